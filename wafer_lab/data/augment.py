@@ -1,0 +1,41 @@
+"""Augmentation of wafer maps, in batches, where the model is. Images are augmented by albumentations instead."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wafer_lab.data.canvas import Maps, die_noise, random_d4, render
+from wafer_lab.errors import UserError
+
+
+@dataclass(frozen=True)
+class MapAugment:
+    """What may happen to a wafer map in training.
+
+    Attributes:
+        d4: Apply one of the eight rotations and flips, uniformly. No public class depends on the orientation.
+        noise: Chance of each die on the wafer to swap pass and fail.
+    """
+
+    d4: bool = True
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise < 0.5:
+            raise UserError(f"augment.maps.noise={self.noise} must lie in [0, 0.5)")
+
+    def draw(self, maps: Maps, index: Tensor, size: int, generator: torch.Generator) -> Tensor:
+        """Render maps under random distortions.
+
+        Args:
+            maps: The maps.
+            index: (B,) int64 positions in `maps`.
+            size: Side of the canvas.
+            generator: Source of randomness, on the device of the maps.
+
+        Returns:
+            (B, size, size) uint8 die states.
+        """
+        states = render(maps, index, size, random_d4(len(index), generator) if self.d4 else None)
+        return die_noise(states, self.noise, generator) if self.noise else states

@@ -1,0 +1,114 @@
+"""From ragged die maps to batches of network input: one gather, one table look-up, no per-sample Python.
+
+All maps lie end to end in one uint8 tensor where the model is. A pixel of the square canvas is read from the die
+under its centre (nearest neighbour, cell-centred), so no die state is ever invented. A rotation or flip only
+changes the order in which rows and columns are visited; it costs nothing beyond the resize.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Encoding = Literal["one_hot", "grey", "masks"]
+
+# Channel values of the three die states: off-wafer, pass, fail.
+ENCODINGS: dict[str, tuple[tuple[float, ...], ...]] = {
+    "one_hot": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+    "grey": ((0.0,), (0.5,), (1.0,)),
+    "masks": ((0.0, 0.0), (0.0, 1.0), (1.0, 1.0)),  # [fail, wafer]
+}
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Wafer maps of any size, end to end.
+
+    Attributes:
+        cells: (total,) uint8 die states, each map row-major.
+        offset: (N,) integer start of each map in `cells`; int32 when it fits, which halves the index traffic.
+        height: (N,) int32 rows of each map.
+        width: (N,) int32 columns of each map.
+    """
+
+    cells: Tensor
+    offset: Tensor
+    height: Tensor
+    width: Tensor
+
+    def to(self, device: torch.device) -> "Maps":
+        """The same maps on `device`."""
+        return Maps(*(t.to(device) for t in (self.cells, self.offset, self.height, self.width)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the maps are."""
+        return self.cells.device
+
+
+def render(maps: Maps, index: Tensor, size: int, d4: Tensor | None = None) -> Tensor:
+    """Draw maps on square canvases.
+
+    Args:
+        maps: The maps.
+        index: (B,) int64 positions in `maps`.
+        size: Side S of the canvas in pixels; the aspect ratio is not kept.
+        d4: (B,) int64 in 0..7, the symmetry to apply to each canvas: bit 0 flips rows, bit 1 flips columns, bit 2
+            then transposes. None leaves all as they are.
+
+    Returns:
+        (B, S, S) uint8 die states.
+    """
+    height, width = maps.height[index][:, None], maps.width[index][:, None]
+    row = column = torch.arange(size, device=index.device, dtype=torch.int32)[None]
+    if d4 is not None:
+        row = torch.where((d4 & 1).bool()[:, None], size - 1 - row, row)
+        column = torch.where((d4 & 2).bool()[:, None], size - 1 - column, column)
+    down = _centre(row, height, size) * width
+    across = _centre(column, width, size)
+    if d4 is not None:
+        transpose = (d4 & 4).bool()[:, None]
+        down, across = torch.where(transpose, across, down), torch.where(transpose, down, across)
+    start = maps.offset[index][:, None] + (down[:, :, None] + across[:, None, :]).flatten(1)
+    return torch.index_select(maps.cells, 0, start.view(-1)).view(-1, size, size)
+
+
+def _centre(pixel: Tensor, cells: Tensor, size: int) -> Tensor:
+    """The cell under the centre of each pixel: floor((pixel + 1/2) * cells / size), in whole numbers."""
+    return torch.div((2 * pixel + 1) * cells, 2 * size, rounding_mode="floor")
+
+
+def encode(states: Tensor, encoding: Encoding) -> Tensor:
+    """Turn die states into channels.
+
+    Args:
+        states: (B, H, W) uint8 in 0..2.
+        encoding: `one_hot` (off-wafer, pass, fail), `grey` (0, 1/2, 1) or `masks` (fail, on wafer).
+
+    Returns:
+        (B, C, H, W) float32 in [0, 1], channels_last in memory.
+    """
+    table = torch.tensor(ENCODINGS[encoding], device=states.device)
+    return torch.nn.functional.embedding(states.int(), table).permute(0, 3, 1, 2)
+
+
+def random_d4(count: int, generator: torch.Generator) -> Tensor:
+    """(count,) int64, uniform over the eight symmetries of the square."""
+    return torch.randint(0, 8, (count,), generator=generator, device=generator.device)
+
+
+def die_noise(states: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Swap pass and fail at random.
+
+    Args:
+        states: (B, H, W) uint8.
+        probability: Chance of each die on the wafer to change.
+        generator: Source of randomness, on the device of `states`.
+
+    Returns:
+        (B, H, W) uint8; off-wafer cells stay.
+    """
+    draw = torch.rand(states.shape, generator=generator, device=states.device)
+    swap = (draw < probability) & (states > 0)
+    return torch.where(swap, 3 - states, states)
