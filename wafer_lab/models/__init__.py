@@ -1,0 +1,1 @@
+"""Networks: encoders, attention and heads as plain ``nn.Module``s that need no Lightning."""
