@@ -1,0 +1,1 @@
+"""Losses on logits: pure functions in `functional`, thin modules over them in `modules`."""

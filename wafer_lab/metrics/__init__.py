@@ -1,0 +1,1 @@
+"""Scores of predictions: pure functions of counts in `scores`, torchmetrics over them in `collection`."""

@@ -1,0 +1,164 @@
+"""Classification scores as pure functions of counts, on numpy arrays with any leading dimensions.
+
+Leading dimensions are for resampling: 2,000 bootstrap confusion matrices go in as (2000, C, C) and every
+score comes out as (2000,). Undefined ratios (0 / 0) are 0, as scikit-learn's zero_division=0.
+
+Macro F1, precision and recall average over the classes that occur in the truth or in the predictions, as
+scikit-learn does where it finds the labels itself; balanced accuracy averages over the classes that occur in
+the truth. So a class that a small test set lacks does not lower the score.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = dict[str, NDArray[np.float64]]
+
+NONE = "none"
+
+
+def confusion_matrix(target: NDArray[Any], predicted: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
+    """Count (true, predicted) pairs.
+
+    Args:
+        target: (N,) class indices.
+        predicted: (N,) class indices.
+        num_classes: C.
+
+    Returns:
+        (C, C) int64, rows are the truth.
+    """
+    pairs = np.asarray(target, dtype=np.int64) * num_classes + np.asarray(predicted, dtype=np.int64)
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def multiclass_scores(confusion: NDArray[Any], class_names: Sequence[str]) -> Scores:
+    """Compute every multi-class score that a confusion matrix determines.
+
+    Args:
+        confusion: (..., C, C) counts, rows are the truth.
+        class_names: C names; where one is "none", two more scores say how it is confused with the defects.
+
+    Returns:
+        Arrays (...) in [0, 1]: `accuracy`, `balanced_accuracy`, `f1_macro`, `precision_macro`,
+        `recall_macro`; `escape_rate`, the share of defects called none, and `false_alarm_rate`, the share of
+        none called a defect; `f1/<class>`, `precision/<class>`, `recall/<class>`.
+    """
+    confusion = np.asarray(confusion, dtype=np.float64)
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    actual, called, total = confusion.sum(-1), confusion.sum(-2), confusion.sum((-2, -1))
+    recall = _ratio(hits, actual)
+    scores = {
+        "accuracy": _ratio(hits.sum(-1), total),
+        "balanced_accuracy": _mean_over(recall, actual > 0),
+        **_macro_and_per_class(hits, called, actual, class_names),
+    }
+    if NONE in class_names:
+        none = list(class_names).index(NONE)
+        normal, right = actual[..., none], hits[..., none]
+        scores["escape_rate"] = _ratio(called[..., none] - right, total - normal)
+        scores["false_alarm_rate"] = _ratio(normal - right, normal)
+    return scores
+
+
+@dataclass(frozen=True)
+class MultilabelCounts:
+    """What every multi-label score is computed from; leading dimensions as in the module's note.
+
+    Attributes:
+        true_positives: (..., C).
+        false_positives: (..., C).
+        false_negatives: (..., C).
+        samples: (...).
+        exact: (...) samples whose every label is right.
+        defects: (...) samples with at least one label; the others are none.
+        escapes: (...) defects predicted to have no label.
+        false_alarms: (...) none predicted to have a label.
+    """
+
+    true_positives: NDArray[Any]
+    false_positives: NDArray[Any]
+    false_negatives: NDArray[Any]
+    samples: NDArray[Any]
+    exact: NDArray[Any]
+    defects: NDArray[Any]
+    escapes: NDArray[Any]
+    false_alarms: NDArray[Any]
+
+    @classmethod
+    def of(
+        cls, target: NDArray[Any], predicted: NDArray[Any], weights: NDArray[Any] | None = None
+    ) -> "MultilabelCounts":
+        """Count over samples.
+
+        Args:
+            target: (N, C) of 0/1.
+            predicted: (N, C) of 0/1.
+            weights: (..., N) how often each sample counts (a bootstrap's draws), or None for once.
+        """
+        true, called = np.asarray(target, dtype=bool), np.asarray(predicted, dtype=bool)
+        draws = np.ones(len(true)) if weights is None else np.asarray(weights, dtype=np.float64)
+        defect, alarm = true.any(1), called.any(1)
+        per_label = draws @ np.hstack([true & called, ~true & called, true & ~called])
+        exact = (true == called).all(1)
+        flags = [np.ones_like(defect), exact, defect, defect & ~alarm, ~defect & alarm]
+        per_sample = draws @ np.stack(flags, axis=1)
+        return cls(*np.split(per_label, 3, axis=-1), *np.moveaxis(per_sample, -1, 0))
+
+
+def multilabel_scores(counts: MultilabelCounts, class_names: Sequence[str]) -> Scores:
+    """Compute every multi-label score that thresholded predictions determine.
+
+    Args:
+        counts: of the samples, (...) and (..., C).
+        class_names: C names.
+
+    Returns:
+        Arrays (...) in [0, 1]: `exact_match`, `hamming_accuracy` (share of right labels), `f1_micro`,
+        `f1_macro`, `precision_macro`, `recall_macro`; `escape_rate`, the share of samples with a label that
+        got none, and `false_alarm_rate`, the share of samples without that got one; `f1/<class>`,
+        `precision/<class>`, `recall/<class>`.
+    """
+    hits = np.asarray(counts.true_positives, dtype=np.float64)
+    called, actual = hits + counts.false_positives, hits + counts.false_negatives
+    samples = np.asarray(counts.samples, dtype=np.float64)
+    wrong = (called + actual - 2 * hits).sum(-1)
+    right = samples * len(class_names) - wrong
+    return {
+        "exact_match": _ratio(counts.exact, samples),
+        "hamming_accuracy": _ratio(right, samples * len(class_names)),
+        "f1_micro": _ratio(2 * hits.sum(-1), (called + actual).sum(-1)),
+        "escape_rate": _ratio(counts.escapes, counts.defects),
+        "false_alarm_rate": _ratio(counts.false_alarms, samples - counts.defects),
+        **_macro_and_per_class(hits, called, actual, class_names),
+    }
+
+
+def _macro_and_per_class(
+    hits: NDArray[Any], called: NDArray[Any], actual: NDArray[Any], class_names: Sequence[str]
+) -> Scores:
+    """F1, precision and recall from (..., C) true positives, predicted and actual counts."""
+    if hits.shape[-1] != len(class_names):
+        raise ValueError(f"counts of {hits.shape[-1]} classes do not fit {len(class_names)} class names")
+    occurs = (called + actual) > 0
+    per_class = {
+        "f1": _ratio(2 * hits, called + actual),
+        "precision": _ratio(hits, called),
+        "recall": _ratio(hits, actual),
+    }
+    scores = {f"{name}_macro": _mean_over(values, occurs) for name, values in per_class.items()}
+    for name, values in per_class.items():
+        scores |= {f"{name}/{label}": values[..., k] for k, label in enumerate(class_names)}
+    return scores
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+    return np.asarray(np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0), np.float64)
+
+
+def _mean_over(values: NDArray[Any], where: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return _ratio((values * where).sum(-1), where.sum(-1))
