@@ -1,0 +1,1 @@
+"""From the predictions table to intervals, figures and a report."""
