@@ -1,0 +1,112 @@
+"""Loose wafers: one map or image, or a folder of maps, as a production line drops them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wafer_lab.data.classes import WM811K_CLASSES
+from wafer_lab.data.readers.files import is_junk
+from wafer_lab.data.readers.images import decode_grey
+from wafer_lab.data.rows import Kind, Rows, Target, content_hash
+from wafer_lab.errors import UserError
+
+
+class MapFiles:
+    """Unlabelled wafer maps from .npy files, sorted by path.
+
+    Args:
+        path: A .npy file of one (H, W) map or of a stack (N, H, W), or a folder of such files. States are
+            0 off-wafer, 1 pass, 2 fail; 3 is read as 2, as in MixedWM38.
+
+    Raises:
+        UserError: There is no such file, or it is not a map.
+    """
+
+    name = "maps"
+    kind: Kind = "maps"
+    target: Target = "multiclass"
+    class_names: tuple[str, ...] = WM811K_CLASSES
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        files = sorted(self.path.rglob("*.npy")) if self.path.is_dir() else [self.path]
+        self._files = [file for file in files if not is_junk(file.name)]
+        if not self._files:
+            raise UserError(f"{path} holds no .npy files")
+        self._clipped = 0
+
+    def fingerprint(self) -> str:
+        """16 hex digits of every file's path, size and time."""
+        status = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self._files]
+        return f"{content_hash(repr(status).encode(), 0, 0):016x}"
+
+    def rows(self) -> Iterator[Rows]:
+        """One batch per file."""
+        root = self.path if self.path.is_dir() else self.path.parent
+        for file in self._files:
+            maps = self._read(file)
+            count, height, width = maps.shape
+            yield Rows(
+                label=np.full(count, -1, np.int16),
+                height=np.full(count, height, np.int32),
+                width=np.full(count, width, np.int32),
+                cells=maps.reshape(-1),
+                path=[file.relative_to(root).as_posix()] * count,
+            )
+
+    def notes(self) -> dict[str, int | str]:
+        """How many cells held 3."""
+        return {"cells_clipped": self._clipped} if self._clipped else {}
+
+    def _read(self, file: Path) -> NDArray[np.uint8]:
+        try:
+            array = np.load(file, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise UserError(f"{file} is not a .npy file of numbers ({error})") from None
+        if array.ndim == 2:
+            array = array[None]
+        if array.ndim != 3 or array.size == 0 or array.dtype.kind not in "uif":
+            raise UserError(f"{file} holds {array.dtype} of shape {array.shape}; a wafer map is (H, W) of 0, 1, 2")
+        if not np.isin(array, (0, 1, 2, 3)).all():
+            raise UserError(f"{file} holds other values than the die states 0 off-wafer, 1 pass, 2 fail")
+        self._clipped += int((array == 3).sum())
+        return np.asarray(np.minimum(array, 2), dtype=np.uint8)
+
+
+class ImageFile:
+    """One unlabelled image.
+
+    Args:
+        path: An image file.
+    """
+
+    name = "image"
+    kind: Kind = "images"
+    target: Target = "multiclass"
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.root = str(self.path.parent.resolve())
+
+    def fingerprint(self) -> str:
+        """16 hex digits of the pixels."""
+        grey = decode_grey(self.path)
+        return f"{content_hash(grey, *grey.shape):016x}"
+
+    def rows(self) -> Iterator[Rows]:
+        """One batch of the one image."""
+        grey = decode_grey(self.path)
+        yield Rows(
+            label=np.full(1, -1, np.int16),
+            height=np.array([grey.shape[0]], np.int32),
+            width=np.array([grey.shape[1]], np.int32),
+            path=[self.path.name],
+            content=np.array([content_hash(grey, *grey.shape)], np.uint64),
+        )
+
+    def notes(self) -> dict[str, int | str]:
+        """Nothing is mended."""
+        return {}
