@@ -1,0 +1,150 @@
+import re
+
+import pytest
+from hydra.core.utils import setup_globals
+from omegaconf import OmegaConf
+from omegaconf.errors import ReadonlyConfigError
+
+from wafer_lab.config.messages import ConfigWarning
+from wafer_lab.config.validate import problems, validate
+from wafer_lab.errors import UserError
+
+
+def found(yaml):
+    return [str(problem) for problem in problems(OmegaConf.create(yaml))]
+
+
+def test_a_good_config_passes_and_is_locked():
+    cfg = OmegaConf.create("model: {_target_: toy_fab.Network, depth: 18}\nwidth: ${model.depth}")
+    validate(cfg)
+    with pytest.raises(ReadonlyConfigError):
+        cfg.model.depth = 50
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        (
+            "loss: {_target_: toy_fab.losses.Focal, target: x, gama: 2}",
+            "loss.gama: Focal takes no gama; did you mean gamma?",
+        ),
+        (
+            "loss: {_target_: toy_fab.losses.Focal, target: x, zeta: 2}",
+            "loss.zeta: Focal takes no zeta; it takes gamma, mode, target",
+        ),
+        (
+            "loss: {_target_: toy_fab.losses.Focal, target: x, _partal_: true}",
+            "loss._partal_: Focal takes no _partal_; did you mean _partial_?",
+        ),
+        ("model: {_target_: toy_fab.Network}", "model: lacks depth, which Network needs; set it with +model.depth=..."),
+        (
+            "model: {_target_: toy_fab.Network, depth: ten}",
+            "model.depth: must be a whole number, not 'ten'",
+        ),
+        (
+            "model: {_target_: toy_fab.Network, depth: 1, drop: '1e-3'}",
+            "model.drop: must be a number, not '1e-3', which is text; write 1.0e-3 without quotes",
+        ),
+        (
+            "model: {_target_: toy_fab.Network, depth: 1, name: 5}",
+            "model.name: must be text or null, not 5; write 'model.name=\"5\"'",
+        ),
+        (
+            "loss: {_target_: toy_fab.losses.Focal, target: x, mode: multilable}",
+            "loss.mode: must be one of multiclass, multilabel, not 'multilable'; did you mean multilabel?",
+        ),
+        (
+            "model: {_target_: toy_fab.Nework}",
+            "model._target_: toy_fab.Nework: no 'Nework' in toy_fab; did you mean Network?",
+        ),
+        ("model: {_target_: no_such_package.Net}", "model._target_: no_such_package.Net: no module 'no_such_package'"),
+        (
+            "model: {_target_: toy_fab.nets}",
+            "model._target_: toy_fab.nets: toy_fab.nets is a module, not a class or a function",
+        ),
+        (
+            "data: {path: '???'}",
+            "data.path: needs a value, the data set's file or folder, as downloaded; set it with data.path=...",
+        ),
+        (
+            "data: {classes: 9}\nhead: {n: '${data.clases}'}",
+            "head.n: ${data.clases} refers to data.clases, which is not there; did you mean data.classes?",
+        ),
+        (
+            "a: ${oc.env:NO_SUCH_VARIABLE}",
+            "a: ${oc.env:NO_SUCH_VARIABLE}: Environment variable 'NO_SUCH_VARIABLE' not found",
+        ),
+        ("a: ${nosuch:1}", "a: ${nosuch:1}: Unsupported interpolation type nosuch"),
+        (
+            "data: {target: mask}\nloss: {_target_: toy_fab.losses.Focal, target: '${data.target}'}",
+            "loss: Focal serves multiclass and multilabel targets, but data.target is mask; "
+            "choose another loss or other data",
+        ),
+        ("task: {monitor: val/loss, mode: max}", "task.mode: val/loss is best where it is lowest; set task.mode=min"),
+        (
+            "task: {monitor: val/f1_macro, mode: min}",
+            "task.mode: val/f1_macro is best where it is highest; set task.mode=max",
+        ),
+    ],
+)
+def test_each_problem_in_one_line(yaml, message):
+    assert found(yaml) == [message]
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        "optimizer: {_target_: torch.optim.AdamW, _partial_: true, lr: 1e-3}",  # params come later
+        "loss: {_target_: toy_fab.losses.Focal, target: x, class_weights: '???'}",  # the workflow's
+        "workflow: {_target_: toy_fab.nets.run}",
+        "model: {_target_: toy_fab.nets.make, width: 3, _args_: [1]}",
+        "x: {_target_: toy_fab.losses.Anything, whatever: 3}",
+        "x: {_target_: math.sqrt, whatever: 3}",
+        "augment: null\nscheduler: {}\nempty: []",
+        "task: {monitor: val/something, mode: min}",
+    ],
+)
+def test_what_is_not_a_problem(yaml):
+    assert found(yaml) == []
+
+
+def test_what_hydra_knows_only_inside_a_run_is_not_a_problem():
+    setup_globals()
+    assert found("run: ${hydra:runtime.output_dir}\nfigures: ${run}/figures") == []
+
+
+def test_nodes_in_lists_and_in_nodes():
+    assert found(
+        "augment: {_target_: toy_fab.losses.Anything, steps: [{_target_: toy_fab.Network, dpth: 3, depth: 1}]}"
+    ) == ["augment.steps.0.dpth: Network takes no dpth; did you mean depth?"]
+
+
+def test_a_value_used_in_several_places_is_one_problem_where_it_is_written():
+    yaml = (
+        "size: big\na: {_target_: toy_fab.Network, depth: '${size}'}\nb: {_target_: toy_fab.Network, depth: '${size}'}"
+    )
+    assert found(yaml) == ["size: must be a whole number, not 'big'"]
+
+
+def test_a_failing_resolver_is_told_once_where_it_is_written():
+    assert found("a: ${oc.env:NO_SUCH_VARIABLE}\nb: ${a}\nc: ${missing}\nd: ${c}") == [
+        "a: ${oc.env:NO_SUCH_VARIABLE}: Environment variable 'NO_SUCH_VARIABLE' not found",
+        "c: ${missing} refers to missing, which is not there",
+    ]
+
+
+def test_a_missing_value_is_told_once():
+    assert len(found("data: {path: '???'}\nsource: {path: '${data.path}'}")) == 1
+
+
+def test_all_problems_in_one_error():
+    cfg = OmegaConf.create("model: {_target_: toy_fab.Network, dpth: 3}\ndata: {path: '???'}")
+    with pytest.raises(UserError, match=re.escape("3 things to put right:\n  model.dpth: ")) as caught:
+        validate(cfg)
+    assert len(str(caught.value).splitlines()) == 4
+
+
+def test_sampler_and_weights_both_on_is_a_warning():
+    cfg = OmegaConf.create("imbalance: {sampler: balanced, class_weights: balanced}")
+    with pytest.warns(ConfigWarning, match="imbalance: sampler=balanced and class_weights=balanced both favour"):
+        validate(cfg)

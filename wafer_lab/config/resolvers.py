@@ -1,0 +1,45 @@
+"""Facts that a config derives, as OmegaConf resolvers."""
+
+import functools
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from wafer_lab.errors import UserError
+
+CHANNELS = {"one_hot": 3, "grey": 1, "masks": 2}
+
+
+def channels(encoding: str) -> int:
+    """Channels that a wafer-map encoding gives."""
+    if encoding not in CHANNELS:
+        raise UserError(f"unknown data.encoding '{encoding}'; choose one of {', '.join(CHANNELS)}")
+    return CHANNELS[encoding]
+
+
+@functools.cache
+def class_folders(path: str) -> int:
+    """Classes in a folder of class folders, so that no one has to count them for the config."""
+    from wafer_lab.data.readers import open_source
+
+    return len(open_source(Path(path)).class_names)
+
+
+def absolute(path: str) -> str:
+    """A path that means the same wherever it is read."""
+    return str(Path(path).absolute())
+
+
+def run_folder(outputs: str, fresh: str, ckpt_path: str | None) -> str:
+    """The folder of a run: a new one, or when it resumes, the one whose checkpoint it resumes from."""
+    if ckpt_path:
+        checkpoints = Path(ckpt_path).resolve().parent
+        if checkpoints.name == "checkpoints":
+            return str(checkpoints.parent)
+    return f"{outputs}/runs/{fresh}"
+
+
+def register() -> None:
+    """Make the resolvers known to OmegaConf; safe to call again."""
+    for function in (absolute, channels, class_folders, run_folder):
+        OmegaConf.register_new_resolver(function.__name__, function, replace=True, use_cache=False)

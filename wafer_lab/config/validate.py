@@ -1,0 +1,228 @@
+"""Check a composed config before anything is built, and say everything that is wrong with it at once."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationToMissingValueError,
+    OmegaConfBaseException,
+)
+
+from wafer_lab.config import annotations
+from wafer_lab.config.messages import (
+    ConfigWarning,
+    Problem,
+    as_number,
+    closest,
+    did_you_mean,
+    listed,
+    refuse,
+    show,
+)
+from wafer_lab.config.rules import RULES, keys_of, value_at
+from wafer_lab.config.signatures import Parameter, Signature, read_signature
+from wafer_lab.config.sources import UnknownTargetError
+
+# What workflows add when they build a group's node; the config need not give it.
+RUNTIME: dict[str, set[str]] = {
+    "head": {"in_features"},
+    "loss": {"class_weights", "log_prior", "class_counts"},
+    "optimizer": {"params"},
+    "scheduler": {"optimizer", "total_steps"},
+    "task": {"network", "loss", "class_names", "optimizer", "scheduler", "record"},
+    "workflow": {"cfg"},
+}
+# What to put where the config says ???.
+HINTS: dict[str, str] = {"data.path": "the data set's file or folder, as downloaded"}
+_INSTANTIATE_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+
+def problems(cfg: DictConfig) -> list[Problem]:
+    """Everything wrong with a composed config; nothing is imported and nothing is changed.
+
+    Args:
+        cfg: the whole composed config; its `hydra` node, if there, is passed over.
+
+    Returns:
+        Problems of values and keys in the config's order, then those between groups.
+    """
+    found: list[Problem] = []
+    for key in keys_of(cfg):
+        if key != "hydra":
+            found += _value_problems(cfg, cfg, key, key)
+    found += [problem for rule in RULES for problem in rule(cfg)]
+    return list(dict.fromkeys(found))  # a value used in several places is one problem
+
+
+def validate(cfg: DictConfig) -> None:
+    """Refuse a config that cannot work, and make a good one read-only.
+
+    Args:
+        cfg: the whole composed config.
+
+    Raises:
+        UserError: lists every problem, one line each.
+    """
+    found = problems(cfg)
+    for problem in found:
+        if problem.level == "warning":
+            warnings.warn(str(problem), ConfigWarning, stacklevel=2)
+    refuse(found)
+    OmegaConf.set_readonly(cfg, True)
+
+
+# ------------------------------------------------------------------------------------------- values and keys
+
+
+def _value_problems(cfg: DictConfig, node: Any, path: str, key: Any) -> Iterator[Problem]:
+    """Problems of `node[key]` and of all below it."""
+    if OmegaConf.is_missing(node, key):
+        if not _is_supplied(node, path, key):
+            hint = f", {HINTS[path]}" if path in HINTS else ""
+            yield Problem(path, f"needs a value{hint}; set it with {path}=...")
+    elif OmegaConf.is_interpolation(node, key):
+        yield from _interpolation_problems(cfg, node, path, key)
+    else:
+        value = node[key]
+        if isinstance(value, DictConfig) and "_target_" in value:
+            yield from _target_problems(value, path)
+        if isinstance(value, DictConfig):
+            for inner in keys_of(value):
+                yield from _value_problems(cfg, value, f"{path}.{inner}", inner)
+        elif isinstance(value, ListConfig):
+            for position in range(len(value)):
+                yield from _value_problems(cfg, value, f"{path}.{position}", position)
+
+
+def _is_supplied(node: Any, path: str, key: Any) -> bool:
+    """Whether a ??? is filled at build time: by the workflow, or by whoever calls the partial."""
+    if not isinstance(node, DictConfig):
+        return False
+    return bool(node.get("_partial_")) or str(key) in RUNTIME.get(path.rpartition(".")[0], set())
+
+
+def _interpolation_problems(cfg: DictConfig, node: Any, path: str, key: Any) -> Iterator[Problem]:
+    written = _written(node, key)
+    source = _referred(written)
+    try:
+        node[key]
+    except OmegaConfBaseException as error:
+        if isinstance(error, InterpolationToMissingValueError) or (source and _is_there(cfg, source)):
+            return  # said where the value itself is written
+        if source and isinstance(error, InterpolationKeyError):
+            hint = did_you_mean(source, _paths(cfg))
+            yield Problem(path, f"{written} refers to {source}, which is not there{hint}")
+            return
+        said = resolver_message(error)
+        if "HydraConfig was not set" not in said:  # ${hydra:...} has a value only inside a run
+            yield Problem(path, f"{written}: {said}")
+
+
+def resolver_message(error: OmegaConfBaseException) -> str:
+    """What went wrong in an interpolation, without OmegaConf's words around it."""
+    said = str(error).partition(" raised while resolving interpolation: ")[2] or str(error)
+    return said.splitlines()[0].strip("'\"")
+
+
+def _written(node: Any, key: Any) -> str:
+    """An interpolation as it stands in the file."""
+    container: Any = OmegaConf.to_container(node, resolve=False)
+    return str(container[key])
+
+
+def _referred(written: str) -> str | None:
+    """The path in "${data.num_classes}"; None for anything more than one path."""
+    plain = re.fullmatch(r"\$\{(\w[\w.]*)\}", written)
+    return plain.group(1) if plain else None
+
+
+def _is_there(cfg: DictConfig, path: str) -> bool:
+    parent, _, key = path.rpartition(".")
+    return key in keys_of(value_at(cfg, parent) if parent else cfg)
+
+
+def _paths(node: Any, prefix: str = "") -> Iterator[str]:
+    for key in keys_of(node):
+        yield f"{prefix}{key}"
+        if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+            yield from _paths(node[key], f"{prefix}{key}.")
+
+
+# ------------------------------------------------------------------------------------- nodes with a _target_
+
+
+def _target_problems(node: DictConfig, path: str) -> Iterator[Problem]:
+    target = value_at(node, "_target_")
+    if not isinstance(target, str):
+        return  # missing or broken: said where the value is looked at
+    try:
+        signature = read_signature(target)
+    except UnknownTargetError as error:
+        yield Problem(f"{path}._target_", f"{target}: {error}{did_you_mean(error.name, error.candidates)}")
+        return
+    if signature is not None:
+        yield from _keyword_problems(node, path, target.rpartition(".")[2], signature)
+        yield from _lacking_problems(node, path, target.rpartition(".")[2], signature)
+
+
+def _keyword_problems(node: DictConfig, path: str, short: str, signature: Signature) -> Iterator[Problem]:
+    for key in keys_of(node):
+        if key in _INSTANTIATE_KEYS:
+            continue
+        if key in signature.parameters:
+            yield from _type_problems(node, path, key, signature.parameters[key])
+        elif not signature.accepts_kwargs:
+            yield Problem(f"{path}.{key}", unknown_key(key, short, keywords(signature, path)))
+
+
+def _lacking_problems(node: DictConfig, path: str, short: str, signature: Signature) -> Iterator[Problem]:
+    if value_at(node, "_partial_") or "_args_" in node:
+        return
+    supplied = RUNTIME.get(path, set()) | set(keys_of(node))
+    for name, parameter in signature.parameters.items():
+        if parameter.required and name not in supplied:
+            yield Problem(path, f"lacks {name}, which {short} needs; set it with +{path}.{name}=...")
+
+
+def keywords(signature: Signature, path: str) -> list[str]:
+    """The keywords that are the config's to set: those of the target without what the workflow adds."""
+    return [name for name in signature.parameters if name not in RUNTIME.get(path, set())]
+
+
+def unknown_key(key: str, short: str, names: list[str]) -> str:
+    """Message for a keyword that a target does not take; `names` are those it does."""
+    guess = closest(key, [*names, *_INSTANTIATE_KEYS] if key.startswith("_") else names)
+    if guess or not names:
+        return f"{short} takes no {key}" + (f"; did you mean {guess}?" if guess else "")
+    return f"{short} takes no {key}; it takes {listed(names)}"
+
+
+def _type_problems(node: DictConfig, path: str, key: str, parameter: Parameter) -> Iterator[Problem]:
+    if parameter.annotation is None or OmegaConf.is_missing(node, key):
+        return
+    try:
+        value = node[key]
+    except OmegaConfBaseException:
+        return  # said where the value is looked at
+    if not annotations.fits(value, parameter.annotation, parameter.module):
+        referred = _referred(_written(node, key)) if OmegaConf.is_interpolation(node, key) else None
+        origin = referred or f"{path}.{key}"
+        yield Problem(origin, _type_message(origin, value, parameter))
+
+
+def _type_message(path: str, value: object, parameter: Parameter) -> str:
+    annotation = parameter.annotation or ""
+    wanted = annotations.describe(annotation, parameter.module)
+    message = f"must be {wanted}, not {show(value)}"
+    if isinstance(value, str):
+        if "number" in wanted and (number := as_number(value)) is not None:
+            return f"{message}, which is text; write {number} without quotes"
+        choices = (str(choice) for choice in annotations.literals(annotation, parameter.module))
+        return message + did_you_mean(value, choices)
+    if isinstance(value, int | float) and annotations.fits(str(value), annotation, parameter.module):
+        return f"{message}; write '{path}=\"{value}\"'"
+    return message
