@@ -92,9 +92,7 @@ def test_encoded_batches_are_channels_last():
 def test_augmentation_is_a_function_of_its_seed():
     _, maps = ragged(SHAPES)
     index = torch.arange(len(SHAPES)).repeat(4)
-    draws = [
-        MapAugment(noise=0.1).draw(maps, index, 32, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)
-    ]
+    draws = [MapAugment(noise=0.1).draw(maps, index, 32, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
 

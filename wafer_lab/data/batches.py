@@ -32,12 +32,12 @@ class Batch(NamedTuple):
     Attributes:
         image: (B, C, S, S) float32 in [0, 1], channels_last.
         target: (B,) int64 classes, or (B, L) float32 of 0/1; negative where unlabelled.
-        index: (B,) int64 rows of the source.
+        row: (B,) int64 rows of the source.
     """
 
     image: Tensor
     target: Tensor
-    index: Tensor
+    row: Tensor
 
 
 class EpochBatches(Sampler[Request]):

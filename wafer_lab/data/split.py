@@ -99,9 +99,7 @@ def position(stratum: NDArray[np.int64], group: NDArray[np.int64], seed: int) ->
     return where[member]
 
 
-def subset(
-    rows: Rows, stratum: NDArray[np.int64], fraction: float, seed: int, floor: int = 1
-) -> tuple[Rows, Rows]:
+def subset(rows: Rows, stratum: NDArray[np.int64], fraction: float, seed: int, floor: int = 1) -> tuple[Rows, Rows]:
     """Choose a fraction of every stratum, at least `floor` rows of each; smaller fractions nest in larger ones.
 
     Args:
@@ -163,9 +161,7 @@ def split(
     stratum = strata(label)
     rows = np.flatnonzero(stratum >= 0)
     if len(rows) == 0:
-        raise UserError(
-            "the data set has no labelled wafer; there is nothing to split into train, val and test"
-        )
+        raise UserError("the data set has no labelled wafer; there is nothing to split into train, val and test")
     stratum, content = stratum[rows], content[rows]
     if method == "lot":
         side = _by_lot(stratum, content, _lots(lot, rows), val, test, seed)
@@ -181,10 +177,8 @@ def split(
     parts = [np.sort(rows[side == part]) for part in range(3)]
     for name, part in zip(("train", "val", "test"), parts, strict=True):
         if len(part) == 0:
-            raise UserError(
-                f"the split leaves no wafer for {name}; use more data or larger data.{name} fractions"
-            )
-    return Split(*parts, unlabelled=np.flatnonzero(strata(label) < 0))
+            raise UserError(f"the split leaves no wafer for {name}; use more data or larger data.{name} fractions")
+    return Split(parts[0], parts[1], parts[2], unlabelled=np.flatnonzero(strata(label) < 0))
 
 
 def _check(method: str, val: float, test: float, fold: int, folds: int) -> None:
@@ -200,9 +194,7 @@ def _lots(lot: NDArray[np.str_] | None, rows: Rows) -> NDArray[np.str_]:
     names = set() if lot is None else set(np.unique(lot[rows])) - {""}
     if lot is None or len(names) < 2:
         what = "carries no lot names" if not names else "has one lot only"
-        raise UserError(
-            f"a lot split needs several lots, and this data {what}; use data.split=stratified or kfold"
-        )
+        raise UserError(f"a lot split needs several lots, and this data {what}; use data.split=stratified or kfold")
     return lot[rows]
 
 

@@ -73,18 +73,18 @@ class ClassificationLoss(nn.Module):
 
 
 class CrossEntropyLoss(ClassificationLoss):
-    """Softmax cross-entropy; hard or soft targets.
+    """Cross-entropy: softmax for multi-class, hard or soft; sigmoid per label for multi-label.
 
     Args:
-        target: "multiclass".
-        label_smoothing: share of the target spread evenly over the classes, in [0, 1].
+        target: "multiclass" or "multilabel".
+        label_smoothing: share of the target spread evenly over the classes, or over yes and no, in [0, 1].
         class_weights: see `ClassificationLoss`.
         log_prior: see `ClassificationLoss`.
         class_counts: not needed.
     """
 
     option = "cross_entropy"
-    targets = ("multiclass",)
+    targets = ("multiclass", "multilabel")
 
     def __init__(
         self,
@@ -99,7 +99,10 @@ class CrossEntropyLoss(ClassificationLoss):
         self.label_smoothing = _in_range("label_smoothing", label_smoothing, 0, 1)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """See `functional.cross_entropy`."""
+        """See `functional.cross_entropy` and `functional.binary_cross_entropy`."""
+        if self.target == "multilabel":
+            smooth = target * (1 - self.label_smoothing) + self.label_smoothing / 2
+            return functional.binary_cross_entropy(logits, smooth, self.class_weights)
         return functional.cross_entropy(logits, target, self.class_weights, self.label_smoothing)
 
 

@@ -1,0 +1,218 @@
+"""What every datamodule shares: the store, the frozen split, the label counts and the loaders."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from wafer_lab.data.batches import Batch, EpochBatches, Request, Requests
+from wafer_lab.data.prepare import cached
+from wafer_lab.data.readers import open_source
+from wafer_lab.data.split import Method, Split, split, strata, subset
+from wafer_lab.data.store import Source, Store
+from wafer_lab.errors import UserError
+
+PARTS = ("train", "val", "test")
+
+
+class WaferDataModule(pl.LightningDataModule):
+    """A data set in its store, split by rows, served as batches.
+
+    Args:
+        path: File or folder of the data, as `wafer_lab.data.readers.open_source` takes it. It is prepared into
+            `cache` on first use; a prepared store is used as it is.
+        source: A source in place of a path, such as the simulator.
+        cache: Folder of prepared stores.
+        target: What the labels are, `multiclass` or `multilabel`; checked against the source.
+        num_classes: Number of classes or labels; checked against the source.
+        in_channels: Channels of the images served.
+        canvas: Side of the square images served, in pixels.
+        batch_size: Wafers per batch.
+        split: Splitting method, see `wafer_lab.data.split.split`.
+        val: Fraction for validation.
+        test: Fraction for testing.
+        seed: The data seed: it alone decides the split, the label fraction and the limit.
+        fold: Test fold of a kfold split.
+        folds: Number of folds of a kfold split.
+        label_fraction: Fraction of every class's training labels to keep, at least one each; the others become
+            unlabelled rows.
+        limit: Use at most about this many wafers, in the classes' proportions; None uses all.
+        run_seed: The run's seed: order and augmentation of the training batches.
+        num_workers: Worker processes for images; wafer maps need none.
+
+    Raises:
+        UserError: The source does not match `target` or `num_classes`, or a fraction is out of range.
+    """
+
+    kind = "maps"
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        source: Source | Store | None = None,
+        cache: str,
+        target: str,
+        num_classes: int,
+        in_channels: int,
+        canvas: int = 64,
+        batch_size: int = 128,
+        split: Method = "stratified",
+        val: float = 0.1,
+        test: float = 0.2,
+        seed: int = 0,
+        fold: int = 0,
+        folds: int = 5,
+        label_fraction: float = 1.0,
+        limit: int | None = None,
+        run_seed: int = 0,
+        num_workers: int = 0,
+    ):
+        super().__init__()
+        if not 0 < label_fraction <= 1:
+            raise UserError(f"data.label_fraction={label_fraction} must lie in (0, 1]")
+        if min(canvas, batch_size) < 1 or (limit is not None and limit < 1):
+            raise UserError("data.canvas, data.batch_size and data.limit must be positive")
+        if source is None:
+            if path is None:
+                raise UserError("no data is named; set data.path to its file or folder")
+            source = open_source(path)
+        self.source, self.cache = source, cache
+        self.target, self.num_classes, self.in_channels = target, num_classes, in_channels
+        self.canvas, self.batch_size, self.num_workers = canvas, batch_size, num_workers
+        self.split_options: dict[str, Any] = {
+            "method": split, "val": val, "test": test, "seed": seed, "fold": fold, "folds": folds
+        }  # fmt: skip
+        self.seed, self.label_fraction, self.limit, self.run_seed = seed, label_fraction, limit, run_seed
+        self.sample_weights: NDArray[np.float64] | None = None
+        self._ready = False
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open (or first prepare) the store, split it, and load what the batches need."""
+        if self._ready:
+            return
+        self.store = self.source if isinstance(self.source, Store) else cached(self.source, self.cache)
+        self._check()
+        whole = self._split()
+        #: Hash of the rows that judge a run; equal for runs that may be compared.
+        self.split_digest = whole.digest()
+        self.split = self._limited(whole)
+        rows = [self.split.train, self.split.val, self.split.test]
+        self.rows = np.concatenate(rows)
+        ends = np.cumsum([len(part) for part in rows])
+        self.first = dict(zip(PARTS, ends - [len(part) for part in rows], strict=True))
+        self._targets = torch.from_numpy(np.ascontiguousarray(self.store.label[self.rows]))
+        self._targets = self._targets.long() if self.target == "multiclass" else self._targets.float()
+        self._index = torch.from_numpy(self.rows)
+        self.load()
+        self._ready = True
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes or labels, in the order of the logits."""
+        return self.store.header.class_names
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the data, as the store carries it."""
+        return self.store.header.fingerprint
+
+    def labels(self, part: str) -> NDArray[np.integer]:
+        """(n,) class indices or (n, C) of 0/1 of one part of the split."""
+        rows: NDArray[np.int64] = getattr(self.split, part)
+        return np.asarray(self.store.label[rows])
+
+    def load(self) -> None:
+        """Bring the rows of the split to where batches are drawn from."""
+        raise NotImplementedError
+
+    def train_dataloader(self) -> DataLoader[Request]:
+        """Shuffled or weighted batches, augmented."""
+        return self._loader("train", seed=self.run_seed, weights=self.sample_weights, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Request]:
+        """The validation rows in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Request]:
+        """The test rows in order."""
+        return self._loader("test")
+
+    def batches(self, part: str, device: torch.device) -> Iterator[Batch]:
+        """All wafers of a part, in order, as batches on a device; for use without a trainer."""
+        for request in self._loader(part):
+            yield self.draw(Request(*(value.to(device) for value in request)), train=False)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """Turn what the loader sent into a batch, on the device that it has reached."""
+        return self.draw(batch, train=self.trainer is not None and self.trainer.training)
+
+    def draw(self, batch: Any, train: bool) -> Batch:
+        """Make the batch that a request asks for.
+
+        Args:
+            batch: A `Request`, or what `requests(part)` made of one.
+            train: Whether to augment.
+
+        Returns:
+            The batch, on the device of the request.
+        """
+        raise NotImplementedError
+
+    def requests(self, part: str) -> Dataset[Any]:
+        """What answers a sampler's requests for a part; by default they pass through to the device."""
+        return Requests()
+
+    def labelled(self, image: Tensor, position: Tensor) -> Batch:
+        """Put targets and source rows beside images; both tables live on the device."""
+        if self._targets.device != position.device:
+            self._targets, self._index = self._targets.to(position.device), self._index.to(position.device)
+        return Batch(image, self._targets[position], self._index[position])
+
+    def _loader(self, part: str, **options: Any) -> DataLoader[Request]:
+        count = len(getattr(self.split, part))
+        dataset = self.requests(part)
+        workers = 0 if isinstance(dataset, Requests) else self.num_workers
+        return DataLoader(
+            dataset,
+            sampler=EpochBatches(self.first[part], count, self.batch_size, **options),
+            batch_size=None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+
+    def _check(self) -> None:
+        header = self.store.header
+        if header.kind != self.kind:
+            wanted = {"maps": "data=wm811k or data=mixedwm38", "images": "data=sem"}[header.kind]
+            raise UserError(f"{header.name} holds {header.kind}, not {self.kind}; choose {wanted}")
+        if header.target != self.target:
+            raise UserError(f"{header.name} has {header.target} labels; set data.target={header.target}")
+        if len(header.class_names) != self.num_classes:
+            raise UserError(
+                f"{header.name} has {len(header.class_names)} classes ({', '.join(header.class_names)}); "
+                f"set data.num_classes={len(header.class_names)}"
+            )
+
+    def _split(self) -> Split:
+        store = self.store
+        whole = split(store.label, store.content, lot=store.lot, vendor=store.vendor_split, **self.split_options)
+        if self.label_fraction == 1:
+            return whole
+        kept, hidden = subset(whole.train, strata(store.label[whole.train]), self.label_fraction, self.seed)
+        return Split(kept, whole.val, whole.test, np.union1d(whole.unlabelled, hidden))
+
+    def _limited(self, whole: Split) -> Split:
+        count = sum(len(getattr(whole, part)) for part in PARTS)
+        if self.limit is None or self.limit >= count:
+            return whole
+        parts = []
+        for part in PARTS:
+            rows: NDArray[np.int64] = getattr(whole, part)
+            parts.append(subset(rows, strata(self.store.label[rows]), self.limit / count, self.seed, floor=0)[0])
+        return Split(parts[0], parts[1], parts[2], unlabelled=whole.unlabelled[: self.limit])
