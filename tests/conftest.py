@@ -15,3 +15,43 @@ def real_data() -> Path:
     if not (folder / "wm811k_sample.npz").exists():
         pytest.skip(f"no real samples at {folder}; point WAFER_LAB_REAL_DATA at them")
     return folder
+
+
+@pytest.fixture
+def configured(tmp_path):
+    """Compose the real config: configured("loss=focal", ...) -> DictConfig, with outputs in a temporary folder."""
+    from hydra import compose, initialize_config_dir
+
+    from wafer_lab.config.resolvers import register
+
+    register()
+
+    def composed(*overrides: str, run: str = "run"):
+        places = [f"paths.outputs={tmp_path}", f"paths.run={tmp_path}/runs/{run}", f"name={run}", "tracking=none"]
+        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+            return compose("train", overrides=[*places, *overrides])
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory) -> Path:
+    """A cache of prepared stores, shared by all tests of a session."""
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.fixture
+def tiny(configured, stores):
+    """A run in seconds: tiny("loss=focal", ...) -> DictConfig over 400 simulated wafers."""
+
+    def composed(*overrides: str, run: str = "run"):
+        small = [
+            "debug=smoke",
+            "data.source.num_wafers=400",
+            f"paths.cache={stores}",
+            "model=wafer_cnn",
+            "figures=false",
+        ]
+        return configured(*small, *overrides, run=run)
+
+    return composed

@@ -1,0 +1,1 @@
+"""LightningModules: what is trained, on which loss, judged by which scores."""

@@ -1,0 +1,83 @@
+"""What every task shares: optimizer, schedule, exact resume, and a checkpoint that says what it is."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+Record = dict[str, Any]
+
+
+def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Weight decay for matrices and kernels only; biases and normalisation gains go without.
+
+    Args:
+        network: Any module.
+
+    Returns:
+        Two parameter groups for an optimizer; the second sets `weight_decay` to 0.
+    """
+    trained = [p for p in network.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1]},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+class Task(pl.LightningModule):
+    """A network in training.
+
+    Args:
+        network: What is trained and exported; a plain module.
+        optimizer: Parameter groups -> optimizer.
+        scheduler: (optimizer, total steps) -> schedule per step, or None.
+        record: What a checkpoint says of its run (`config`, `class_names`, `split_digest`, ...): plain dicts,
+            lists and scalars, so that loading it never runs code.
+        seed: The run's seed.
+        channels_last: Keep weights and activations channels last, which convolutions are fastest on.
+        compile: Run the network through torch.compile.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer],
+        scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
+        record: Record | None = None,
+        seed: int = 0,
+        channels_last: bool = True,
+        compile: bool = False,
+    ):
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last) if channels_last else network
+        # Held in a tuple so that the compiled wrapper adds no second copy to the state dict.
+        self._forward = (torch.compile(self.network) if compile else self.network,)
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.record, self.seed = record or {}, seed
+
+    def forward(self, image: Tensor) -> Any:
+        """Run the network."""
+        return self._forward[0](image)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer and, where one is set, its schedule, stepped per batch."""
+        optimizer = self.optimizer(parameter_groups(self.network))
+        if self.scheduler is None:
+            return optimizer
+        schedule = self.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make all that is random in a step a function of (seed, step): a resumed run then repeats it exactly."""
+        state = np.random.SeedSequence((self.seed, self.global_step)).generate_state(1)
+        torch.manual_seed(int(state[0]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the run's record beside the weights."""
+        checkpoint["wafer_lab"] = self.record
