@@ -1,0 +1,180 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from wafer_lab.errors import UserError
+from wafer_lab.workflows import run
+from wafer_lab.workflows.checkpoint import load_task
+from wafer_lab.workflows.fit import fit
+
+CONTRACT = (
+    "config.yaml",
+    "metrics.json",
+    "predictions.parquet",
+    "report.md",
+    "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt",
+)
+HERE = Path(__file__).parent
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_run_leaves_what_the_contract_says(tiny, capsys):
+    cfg = tiny("figures=true")
+    monitored = run(cfg)
+    folder = Path(cfg.paths.run)
+    for name in CONTRACT:
+        assert (folder / name).is_file(), name
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert 0 <= metrics["test/f1_macro/low"] <= metrics["test/f1_macro"] <= metrics["test/f1_macro/high"] <= 1
+    assert monitored == pytest.approx(metrics["val/f1_macro"], abs=0.1)
+    assert sorted(p.name for p in (folder / "figures").iterdir())
+    assert OmegaConf.load(folder / "config.yaml").data.num_classes == 9
+    table = pq.read_table(folder / "predictions.parquet")
+    assert set(table["split"].to_pylist()) == {"val", "test"}
+    said = capsys.readouterr().out
+    assert "macro F1" in said
+    assert str(folder) in said
+
+
+def test_the_table_holds_each_wafer_once_and_never_a_training_wafer(tiny):
+    result = fit(tiny())
+    assert len(np.unique(result.predictions.index)) == len(result.predictions)
+    config = load_task(result.run_dir).config
+    assert config.data.limit == 256
+    assert len(result.predictions) < 128
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tiny):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        fit(tiny(f"seed={seed}", run=name))
+    root = Path(tiny().paths.outputs) / "runs"
+    first, again, other = (weights(root / name / "checkpoints/last.ckpt") for name in "abc")
+    assert equal(first, again)
+    assert not equal(first, other)
+
+
+def test_resuming_after_kill_9_repeats_the_uninterrupted_run_bit_for_bit(tiny):
+    options = ["trainer.max_epochs=3", "callbacks=ema", "model.width=8", "head.dropout=0.2", "augment=strong"]
+    whole = fit(tiny(*options, run="whole"))
+    cfg = tiny(*options, "+callbacks.kill._target_=kill.KillAtStep", "+callbacks.kill.step=8", run="killed")
+    folder = Path(cfg.paths.run)
+    OmegaConf.save(cfg, folder.parent / "killed.yaml")
+    script = (
+        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        "from omegaconf import OmegaConf\n"
+        "from wafer_lab.config.resolvers import register; register()\n"
+        "from wafer_lab.workflows import run\n"
+        f"run(OmegaConf.load({str(folder.parent / 'killed.yaml')!r}))"
+    )
+    died = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    last = folder / "checkpoints/last.ckpt"
+    stopped = torch.load(last, weights_only=True)
+    assert stopped["epoch"] < 2  # killed within the second epoch: 5 batches an epoch
+    resumed = fit(tiny(*options, f"ckpt_path={last}", run="killed"))
+    assert equal(weights(last), weights(whole.run_dir / "checkpoints/last.ckpt"))
+    assert np.array_equal(resumed.predictions.logits, whole.predictions.logits)
+    curves = [(r.run_dir / "history.csv").read_text().splitlines() for r in (whole, resumed)]
+    assert len(curves[0]) == len(curves[1]) == 4
+
+
+def test_overfits_eight_wafers(tiny):
+    """Eight wafers are learnt by heart: the loss on them goes to nothing."""
+    cfg = tiny(
+        "data.limit=null", "augment=none", "data.label_fraction=0.001", "data.batch_size=8", "trainer.max_epochs=60",
+        "callbacks.early_stopping=null", "optimizer.lr=0.003", "trainer.precision=32-true",
+    )  # fmt: skip
+    result = fit(cfg)
+    lines = (result.run_dir / "history.csv").read_text().splitlines()
+    column = lines[0].split(",").index("train/loss")
+    assert float(lines[-1].split(",")[column]) < 0.05
+
+
+def test_shuffled_labels_stay_at_chance(tiny, monkeypatch):
+    """With labels that say nothing about the wafers no score can be earned; a leak would earn one."""
+    from wafer_lab.data.store import Store
+
+    opened = Store.open.__func__
+
+    def shuffled(cls, path):
+        store = opened(cls, path)
+        store.label = np.random.default_rng(0).permutation(store.label)
+        return store
+
+    monkeypatch.setattr(Store, "open", classmethod(shuffled))
+    result = fit(tiny("data.limit=null", "trainer.max_epochs=4", "imbalance=balanced_sampler"))
+    assert result.scores["test/auroc_macro"] == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data=simulated_mixed", "loss=bce"],
+        ["data=simulated_mixed", "loss=asymmetric", "imbalance=class_weights", "data.encoding=masks"],
+        ["loss=ldam", "imbalance=effective_number", "data.encoding=grey"],
+        ["loss=focal", "imbalance=sqrt_sampler", "optimizer=sgd", "scheduler=one_cycle"],
+        ["imbalance=logit_adjustment", "scheduler=none", "augment=none"],
+        ["data.split=kfold", "data.fold=2"],
+        ["data.split=lot", "data.limit=null"],
+    ],
+    ids=" ".join,
+)
+def test_compositions_run(tiny, overrides):
+    result = fit(tiny(*overrides))
+    assert np.isfinite(result.predictions.logits).all()
+
+
+def test_a_checkpoint_of_other_classes_is_refused(tiny):
+    first = fit(tiny(run="nine"))
+    cfg = tiny("data=simulated_mixed", "loss=bce", f"ckpt_path={first.run_dir}/checkpoints/last.ckpt", run="eight")
+    with pytest.raises(UserError, match=r"trained on 9 classes .*this run has 8"):
+        fit(cfg)
+
+
+def test_a_checkpoint_of_another_split_or_network_is_refused(tiny):
+    first = fit(tiny(run="first"))
+    resume = f"ckpt_path={first.run_dir}/checkpoints/last.ckpt"
+    with pytest.raises(UserError, match="another split"):
+        fit(tiny(resume, "data.split=kfold", run="second"))
+    with pytest.raises(UserError, match=r"another model: width was 24, is 8"):
+        fit(tiny(resume, "model.width=8", run="second"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 half a zip"])
+def test_a_damaged_checkpoint_is_said(tmp_path, content):
+    file = tmp_path / "last.ckpt"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged or not|not loaded|not a wafer_lab"):
+        load_task(file)
+
+
+def test_a_checkpoint_that_would_run_code_does_not(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"state_dict": {}, "wafer_lab": Payload()}, tmp_path / "bad.ckpt")
+    with pytest.raises(UserError, match="could run code"):
+        load_task(tmp_path / "bad.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_missing_checkpoint_is_said(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint at"):
+        load_task(tmp_path / "nothing.ckpt")
