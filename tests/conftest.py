@@ -1,7 +1,9 @@
 """Fixtures shared by every test."""
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -55,3 +57,17 @@ def tiny(configured, stores):
         return configured(*small, *overrides, run=run)
 
     return composed
+
+
+@pytest.fixture(scope="session")
+def lswmd_tool(real_data: Path) -> ModuleType:
+    """The script that writes the real sample as LSWMD.pkl."""
+    path = real_data.parent / "tools" / "make_lswmd.py"
+    if not path.exists():
+        pytest.skip(f"no {path} to write LSWMD.pkl with")
+    spec = importlib.util.spec_from_file_location("make_lswmd", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

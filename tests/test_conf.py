@@ -42,7 +42,7 @@ def test_a_loss_is_refused_only_where_it_says_so():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert not found(["data=simulated", "loss=focal"])
         assert not found(["data=simulated_mixed", "loss=focal"])
-        assert found(["data=simulated_mixed", "loss=cross_entropy"])
+        assert found(["data=simulated_mixed", "loss=ldam"])
 
 
 def test_every_option_says_what_it_is():

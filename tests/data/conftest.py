@@ -1,12 +1,11 @@
 """Fixtures for the store and its sources: pickles of old pandas written by hand, and a source in memory."""
 
-import importlib.util
 import pickle
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -192,20 +191,6 @@ def wafers() -> dict[str, list]:
         "trianTestLabel": [np.array([["Training"]]), np.array([["Test"]]), empty, empty, np.array([["Training"]])],
         "failureType": [np.array([["none"]]), np.array([["Near-full"]]), empty, empty, np.array([["Loc"]])],
     }
-
-
-@pytest.fixture(scope="session")
-def lswmd_tool(real_data: Path) -> ModuleType:
-    """The script that writes the real sample as LSWMD.pkl."""
-    path = real_data.parent / "tools" / "make_lswmd.py"
-    if not path.exists():
-        pytest.skip(f"no {path}")
-    spec = importlib.util.spec_from_file_location("make_lswmd", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass

@@ -178,3 +178,22 @@ def test_a_checkpoint_that_would_run_code_does_not(tmp_path):
 def test_a_missing_checkpoint_is_said(tmp_path):
     with pytest.raises(UserError, match="no checkpoint at"):
         load_task(tmp_path / "nothing.ckpt")
+
+
+def test_a_crash_is_failed_in_mlflow(tiny, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    cfg = tiny("tracking=mlflow", "+callbacks.crash._target_=kill.CrashAtStep", "+callbacks.crash.step=3")
+    with pytest.raises(RuntimeError, match="power went out"):
+        fit(cfg)
+    client = MlflowClient(f"sqlite:///{cfg.paths.outputs}/mlflow.db")
+    (crashed,) = client.search_runs([client.get_experiment_by_name("wafer_lab").experiment_id])
+    assert crashed.info.status == "FAILED"
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tiny):
+    fit(tiny())
+    with pytest.raises(UserError, match="already holds a run"):
+        fit(tiny())

@@ -98,10 +98,9 @@ class WaferDataModule(pl.LightningDataModule):
             return
         self.store = self.source if isinstance(self.source, Store) else cached(self.source, self.cache)
         self._check()
-        whole = self._split()
-        #: Hash of the rows that judge a run; equal for runs that may be compared.
-        self.split_digest = whole.digest()
-        self.split = self._limited(whole)
+        self.split = self._limited(self._split())
+        #: Hash of the rows that select and judge a run; equal for runs that may be compared.
+        self.split_digest = self.split.digest()
         rows = [self.split.train, self.split.val, self.split.test]
         self.rows = np.concatenate(rows)
         ends = np.cumsum([len(part) for part in rows])
@@ -214,5 +213,7 @@ class WaferDataModule(pl.LightningDataModule):
         parts = []
         for part in PARTS:
             rows: NDArray[np.int64] = getattr(whole, part)
-            parts.append(subset(rows, strata(self.store.label[rows]), self.limit / count, self.seed, floor=0)[0])
+            stratum, fraction = strata(self.store.label[rows]), self.limit / count
+            chosen, _ = subset(rows, stratum, fraction, self.seed, floor=0)
+            parts.append(chosen if len(chosen) else subset(rows, stratum, fraction, self.seed)[0])
         return Split(parts[0], parts[1], parts[2], unlabelled=whole.unlabelled[: self.limit])

@@ -30,7 +30,7 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch, rewrite the CSV, print the line."""
         row = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row |= {"epoch": trainer.current_epoch, "seconds": time.monotonic() - self._started}
+        row |= {"epoch": trainer.current_epoch + 1, "seconds": time.monotonic() - self._started}
         self.epochs.append(row)
         if not trainer.is_global_zero:
             return
@@ -48,7 +48,7 @@ class History(Callback):
         if not scored:
             return {}
         row = (max if mode == "max" else min)(scored, key=lambda row: row[self.monitor])
-        return {"best_epoch": int(row["epoch"]) + 1, "best_score": row[self.monitor]}
+        return {"best_epoch": int(row["epoch"]), "best_score": row[self.monitor]}
 
     def _write(self) -> None:
         names = sorted({name for row in self.epochs for name in row} - {"epoch"})

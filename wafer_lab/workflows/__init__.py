@@ -1,8 +1,11 @@
 """Workflows: plain functions from a composed config to a result."""
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+
+from wafer_lab.errors import UserError
 
 
 def run(cfg: DictConfig) -> Any:
@@ -16,4 +19,10 @@ def run(cfg: DictConfig) -> Any:
     """
     from wafer_lab.config.build import function
 
-    return function(cfg.workflow)(cfg).monitored
+    try:
+        return function(cfg.workflow)(cfg).monitored
+    except UserError:
+        folder = Path(cfg.paths.run)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # Hydra made it before the mistake was found
+        raise

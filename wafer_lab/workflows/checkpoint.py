@@ -8,9 +8,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from wafer_lab.config.build import build
 from wafer_lab.errors import UserError
-from wafer_lab.models.classifier import Classifier
+from wafer_lab.workflows.assemble import build_network
+
+# What may not change when a run goes on; a longer trainer.max_epochs may.
+RESUMED_GROUPS = ("task", "head", "model", "loss", "imbalance", "augment", "optimizer", "scheduler")
 
 
 class Loaded(NamedTuple):
@@ -56,12 +58,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "config" not in checkpoint.get("wafer_lab", {}):
         raise UserError(f"{path} is not a wafer_lab checkpoint; use one that train.py wrote")
     return checkpoint
-
-
-def build_network(config: Any) -> nn.Module:
-    """The untrained network of a config: its encoder under its head."""
-    encoder = build(config.model)
-    return Classifier(encoder, build(config.head, in_features=encoder.num_features))
 
 
 def load_task(path: str | Path) -> Loaded:
@@ -126,7 +122,7 @@ def check_resumable(path: str | Path, config: Any, class_names: tuple[str, ...],
             f"{path} was trained on another split ({record['split_digest']}, now {split_digest}); resume with its "
             "data.path, data.split and data.seed, or its test wafers end up in training"
         )
-    for group in ("model", "head", "optimizer"):
+    for group in RESUMED_GROUPS:
         if record["config"][group] != config[group]:
             raise UserError(
                 f"{path} was trained with another {group}: {_difference(record['config'][group], config[group])}; "
@@ -134,6 +130,7 @@ def check_resumable(path: str | Path, config: Any, class_names: tuple[str, ...],
             )
 
 
-def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+def _difference(theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:
+    theirs, ours = theirs or {}, ours or {}
     keys = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
     return ", ".join(f"{k} was {theirs.get(k)}, is {ours.get(k)}" for k in keys)

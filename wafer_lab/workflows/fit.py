@@ -1,24 +1,20 @@
 """The main workflow: fit on train, select on val, predict val and test once, leave everything in the run's folder."""
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from omegaconf import DictConfig, OmegaConf
 
-import wafer_lab
 from wafer_lab.config.build import build, resolved
 from wafer_lab.data.datamodule import WaferDataModule
+from wafer_lab.errors import UserError
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
-from wafer_lab.imbalance.strategy import Imbalance, class_counts
-from wafer_lab.tasks.base import Task
 from wafer_lab.workflows import run_files
-from wafer_lab.workflows.checkpoint import build_network, check_resumable, read_checkpoint, restore
+from wafer_lab.workflows.assemble import build_task, build_trainer
+from wafer_lab.workflows.checkpoint import check_resumable, read_checkpoint, restore
 from wafer_lab.workflows.predict import predict_split
 from wafer_lab.workflows.quiet import silence
 
@@ -60,6 +56,8 @@ def fit(cfg: DictConfig) -> FitResult:
     datamodule: WaferDataModule = build(cfg.data)
     datamodule.setup()
     task = build_task(cfg, config, datamodule)
+    if not cfg.ckpt_path and (run_dir / "config.yaml").exists():
+        raise UserError(f"{run_dir} already holds a run; give this one another name= or wait a second")
     if cfg.ckpt_path:
         check_resumable(cfg.ckpt_path, config, datamodule.class_names, datamodule.split_digest)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -74,64 +72,3 @@ def fit(cfg: DictConfig) -> FitResult:
         made["duration"] = f"{(time.monotonic() - started) / 60:.1f} minutes"
         scores = run_files.write(run_dir, predictions, callbacks["history"], config, made, tracked)
     return FitResult(run_dir, float(callbacks["best"].best_model_score), scores, predictions)
-
-
-def build_task(cfg: DictConfig, config: dict[str, Any], datamodule: WaferDataModule) -> Task:
-    """Build network, loss and optimizer round a data set; its label counts feed the imbalance strategy.
-
-    Args:
-        cfg: The composed config.
-        config: The same, resolved; it goes into every checkpoint.
-        datamodule: Set up. Its training sampler follows the imbalance strategy from here on.
-
-    Returns:
-        The task.
-    """
-    labels = datamodule.labels("train")
-    counts = class_counts(labels, datamodule.num_classes, datamodule.target)
-    imbalance: Imbalance = build(cfg.imbalance)
-    datamodule.sample_weights = imbalance.sample_weights_for(labels, datamodule.target)
-    loss = build(
-        cfg.loss,
-        class_weights=_tensor(imbalance.class_weights_for(counts, len(labels), datamodule.target)),
-        log_prior=_tensor(imbalance.log_prior_for(counts, len(labels), datamodule.target)),
-        class_counts=_tensor(counts),
-    )
-    record = {
-        "config": config,
-        "class_names": list(datamodule.class_names),
-        "split_digest": datamodule.split_digest,
-        "data_fingerprint": datamodule.fingerprint,
-        "version": wafer_lab.__version__,
-    }
-    task: Task = build(
-        cfg.task,
-        network=build_network(cfg),
-        loss=loss,
-        class_names=datamodule.class_names,
-        optimizer=build(cfg.optimizer),
-        scheduler=build(cfg.scheduler) if cfg.scheduler else None,
-        record=record,
-    )
-    return task
-
-
-def build_trainer(cfg: DictConfig, logger: Any) -> tuple[pl.Trainer, dict[str, Any]]:
-    """The trainer and its callbacks by name."""
-    callbacks = {name: build(node) for name, node in cfg.callbacks.items() if node is not None}
-    if not logger:
-        callbacks.pop("learning_rate", None)  # it has nowhere to write
-    trainer: pl.Trainer = build(
-        cfg.trainer,
-        callbacks=list(callbacks.values()),
-        logger=logger or False,
-        default_root_dir=cfg.paths.run,
-        enable_progress_bar=sys.stderr.isatty(),
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    return trainer, callbacks
-
-
-def _tensor(values: Any) -> torch.Tensor | None:
-    return None if values is None else torch.as_tensor(values, dtype=torch.float32)

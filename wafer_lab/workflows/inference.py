@@ -129,7 +129,7 @@ def _answers(logits: Tensor, loaded: Loaded, first: int, paths: list[str] | None
         decisions = [names[i] for i in probabilities.argmax(1)]
     else:
         probabilities = logits.sigmoid().numpy()
-        decisions = ["+".join(np.array(names)[row]) or "none" for row in probabilities > 0.5]
+        decisions = ["+".join(np.array(names)[row]) or "none" for row in probabilities >= 0.5]
     columns: dict[str, Any] = {"index": np.arange(first, first + len(logits))}
     if paths is not None:
         columns["path"] = paths

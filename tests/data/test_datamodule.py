@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wafer_lab.data.images import ImageDataModule
+from wafer_lab.data.maps import MapDataModule
+from wafer_lab.data.simulator import Simulator
+from wafer_lab.errors import UserError
+
+CPU = torch.device("cpu")
+WAFERS = Simulator(num_wafers=300, seed=1, class_frequencies="uniform")
+
+
+@pytest.fixture
+def maps(tmp_path):
+    def made(source=WAFERS, **options):
+        options = {"target": "multiclass", "num_classes": 9, "in_channels": 3, "canvas": 24, "batch_size": 32} | options
+        datamodule = MapDataModule(source=source, cache=str(tmp_path), **options)
+        datamodule.setup()
+        return datamodule
+
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Forty images, dark ones and bright ones."""
+    generator = np.random.default_rng(0)
+    for name, level in (("dark", 40), ("bright", 200)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(20):
+            grey = np.clip(generator.normal(level, 10, (20, 30)), 0, 255).astype(np.uint8)
+            Image.fromarray(grey).save(tmp_path / "images" / name / f"{i}.png")
+    return tmp_path / "images"
+
+
+def test_batches_carry_their_own_wafers(maps):
+    datamodule = maps(encoding="grey", in_channels=1)
+    seen = 0
+    for batch in datamodule.batches("test", CPU):
+        for image, target, row in zip(batch.image, batch.target, batch.row.tolist(), strict=True):
+            state = datamodule.store.map(row)
+            height, width = state.shape
+            at = [(2 * i + 1) * np.array([height, width]) // 48 for i in range(24)]
+            expected = [[state[at[i][0], at[j][1]] / 2 for j in range(24)] for i in range(24)]
+            assert np.array_equal(image[0].numpy(), np.array(expected, np.float32))
+            assert target == datamodule.store.label[row]
+            seen += 1
+    assert seen == len(datamodule.split.test)
+
+
+def test_training_labels_are_those_of_the_training_rows(maps):
+    datamodule = maps()
+    assert np.array_equal(datamodule.labels("train"), datamodule.store.label[datamodule.split.train])
+    assert not set(datamodule.split.train) & set(datamodule.split.test)
+
+
+def test_only_training_batches_are_augmented(maps):
+    from wafer_lab.data.augment import MapAugment
+
+    plain, augmented = maps(), maps(augment=MapAugment())
+    request = next(iter(augmented.train_dataloader()))
+    assert torch.equal(augmented.draw(request, train=False).image, plain.draw(request, train=False).image)
+    assert not torch.equal(augmented.draw(request, train=True).image, plain.draw(request, train=True).image)
+
+
+def test_the_split_does_not_follow_the_run_seed(maps):
+    assert maps(run_seed=0).split_digest == maps(run_seed=7).split_digest != maps(seed=7).split_digest
+
+
+def test_label_fraction_hides_training_labels_only(maps):
+    whole, tenth = maps(), maps(label_fraction=0.1)
+    assert tenth.split_digest == whole.split_digest
+    assert len(tenth.split.train) == pytest.approx(0.1 * len(whole.split.train), abs=5)
+    assert set(np.unique(tenth.labels("train"))) == set(range(9))
+    assert len(tenth.split.unlabelled) == len(whole.split.train) - len(tenth.split.train)
+
+
+def test_limit_keeps_the_proportions(maps):
+    datamodule = maps(limit=100)
+    counts = [len(getattr(datamodule.split, part)) for part in ("train", "val", "test")]
+    assert sum(counts) == pytest.approx(100, abs=15)
+    assert counts[0] > counts[2] > counts[1] > 0
+
+
+def test_a_store_is_opened_in_place_of_its_source(maps):
+    store = maps().store
+    assert np.array_equal(maps(source=None, path=str(store.folder)).store.label, store.label)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"target": "multilabel"}, "data.target=multiclass"),
+        ({"num_classes": 8}, "data.num_classes=9"),
+        ({"label_fraction": 0.0}, "label_fraction"),
+        ({"encoding": "rgb"}, "one_hot, grey, masks"),
+        ({"canvas": 0}, "must be positive"),
+        ({"source": None}, "set data.path"),
+    ],
+)
+def test_what_does_not_fit_is_said(maps, options, says):
+    with pytest.raises(UserError, match=says):
+        maps(**options)
+
+
+def images(folder, tmp_path, **options):
+    options = {"target": "multiclass", "num_classes": 2, "in_channels": 1, "canvas": 16, "batch_size": 8} | options
+    datamodule = ImageDataModule(path=str(folder), cache=str(tmp_path / "cache"), val=0.2, **options)
+    datamodule.setup()
+    return datamodule
+
+
+def test_images_come_scaled_and_labelled(folder, tmp_path):
+    datamodule = images(folder, tmp_path, in_channels=3)
+    assert datamodule.class_names == ("bright", "dark")
+    for batch in datamodule.batches("test", CPU):
+        assert batch.image.shape[1:] == (3, 16, 16)
+        levels = batch.image.mean((1, 2, 3)) * 255
+        assert torch.equal(levels < 120, batch.target == 1)
+
+
+def test_image_augmentation_is_a_function_of_the_request(folder, tmp_path):
+    from wafer_lab.data.images import AugmentedImages
+
+    albumentations = pytest.importorskip("albumentations")
+    datamodule = images(
+        folder, tmp_path, augment=albumentations.Compose([albumentations.RandomBrightnessContrast(p=1)])
+    )
+    dataset = datamodule.requests("train")
+    assert isinstance(dataset, AugmentedImages)
+    request = next(iter(datamodule.train_dataloader().sampler))
+    first, again = dataset[request][0], dataset[request][0]
+    other = dataset[request._replace(seed=request.seed + 1)][0]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_maps_and_images_are_not_confused(folder, tmp_path):
+    with pytest.raises(UserError, match="holds images, not maps"):
+        MapDataModule(path=str(folder), cache=str(tmp_path), target="multiclass", num_classes=2, in_channels=3).setup()

@@ -1,0 +1,86 @@
+"""The commands as a user types them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wafer_lab.data.simulator import Simulator
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SMALL = ["debug=smoke", "data.source.num_wafers=300", "model=wafer_cnn", "model.width=8", "figures=false"]
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Run a command in the repository; what it writes goes to a temporary folder."""
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"WAFER_LAB_OUTPUTS": str(tmp_path / "outputs"), "OMP_NUM_THREADS": "1"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        words = tuple(map(str, words))
+        return subprocess.run(words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_a_grid_gives_one_finished_mlflow_run_each(command, tmp_path):
+    done = command(sys.executable, "train.py", "--multirun", "loss=cross_entropy,focal", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert "Traceback" not in done.stderr
+    folders = sorted(p for p in (tmp_path / "outputs/runs").iterdir() if p.is_dir())
+    assert [len(list(f.glob("checkpoints/best.ckpt"))) for f in folders] == [1, 1]
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
+    experiment = client.get_experiment_by_name("wafer_lab")
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    assert {run.data.params["loss._target_"].rpartition(".")[2] for run in runs} == {"CrossEntropyLoss", "FocalLoss"}
+    assert all("test/f1_macro" in run.data.metrics for run in runs)
+    assert all(run.data.tags["split_digest"] for run in runs)
+
+
+def test_all_mistakes_of_a_command_line_are_one_message(command, tmp_path):
+    done = command(sys.executable, "train.py", "model=resnt18", "loss.gama=2", "trainer.max_epochs=ten")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for said in ("resnt18", "resnet18", "loss.gama", "trainer.max_epochs", "ten"):
+        assert said in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["data=wm811k"], "data.path"),
+        (["data=wm811k", "data.path=nothing.pkl"], "nothing.pkl"),
+        (["data=simulated_mixed", "loss=ldam"], "multilabel"),
+    ],
+)
+def test_a_mistake_leaves_nothing_behind(command, tmp_path, words, says):
+    done = command(sys.executable, "train.py", *words)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    runs = tmp_path / "outputs" / "runs"
+    assert not runs.exists() or not list(runs.iterdir())
+
+
+def test_the_wafer_lab_command(command, tmp_path):
+    """Prepare, predict, and a mistake: the three ways out."""
+    from wafer_lab.data.prepare import prepare
+
+    prepare(Simulator(num_wafers=40), tmp_path / "store")
+    entry = [sys.executable, "-c", "from wafer_lab.cli import main; main()"]
+    done = command(*entry, "data", "prepare", tmp_path / "store", tmp_path / "again")
+    assert done.returncode == 2
+    assert "prepared store already" in done.stderr
+    done = command(*entry, "predict", tmp_path / "no_run", tmp_path / "store", "--out", tmp_path / "out.csv")
+    assert done.returncode == 2
+    assert "no checkpoint" in done.stderr
+    assert not (tmp_path / "out.csv").exists()
+    assert "predict" in command(*entry, "--help").stdout
