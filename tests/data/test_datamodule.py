@@ -6,6 +6,7 @@ from PIL import Image
 from wafer_lab.data.images import ImageDataModule
 from wafer_lab.data.maps import MapDataModule
 from wafer_lab.data.simulator import Simulator
+from wafer_lab.data.split import Split
 from wafer_lab.errors import UserError
 
 CPU = torch.device("cpu")
@@ -78,10 +79,29 @@ def test_label_fraction_hides_training_labels_only(maps):
 
 
 def test_limit_keeps_the_proportions(maps):
-    datamodule = maps(limit=100)
-    counts = [len(getattr(datamodule.split, part)) for part in ("train", "val", "test")]
-    assert sum(counts) == pytest.approx(100, abs=15)
-    assert counts[0] > counts[2] > counts[1] > 0
+    counts, of = ([len(getattr(m.split, part)) for part in ("train", "val", "test")] for m in (maps(limit=100), maps()))
+    assert sum(counts) == 100
+    assert counts == pytest.approx([count / 3 for count in of], abs=1)
+
+
+def test_label_fraction_under_a_limit_keeps_val_and_test(maps):
+    assert maps(limit=100).split_digest == maps(limit=100, label_fraction=0.2).split_digest != maps().split_digest
+
+
+def test_fingerprint_and_split_digest_follow_the_data_and_not_its_place(toy, tmp_path):
+    def made(label, key):
+        source = toy.source([toy.rows(60, 3, label=label)], key=key)
+        options = {"target": "multiclass", "num_classes": 3, "in_channels": 3}
+        datamodule = MapDataModule(source=source, cache=str(tmp_path), **options)
+        datamodule.setup()
+        return datamodule
+
+    label = np.repeat(np.arange(3, dtype=np.int16), 20)
+    here, there, other = made(label, "1"), made(label, "2"), made(label[::-1].copy(), "3")
+    assert here.store.header.fingerprint != there.store.header.fingerprint
+    assert here.fingerprint == there.fingerprint != other.fingerprint
+    assert here.split_digest == there.split_digest
+    assert Split.digest(other.split, here.fingerprint) != other.split_digest
 
 
 def test_a_store_is_opened_in_place_of_its_source(maps):
@@ -97,6 +117,7 @@ def test_a_store_is_opened_in_place_of_its_source(maps):
         ({"label_fraction": 0.0}, "label_fraction"),
         ({"encoding": "rgb"}, "one_hot, grey, masks"),
         ({"canvas": 0}, "must be positive"),
+        ({"limit": 2}, "at least 3"),
         ({"source": None}, "set data.path"),
     ],
 )
@@ -135,6 +156,18 @@ def test_image_augmentation_is_a_function_of_the_request(folder, tmp_path):
     other = dataset[request._replace(seed=request.seed + 1)][0]
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_batches_are_never_augmented_and_the_workers_stay_on_the_cpu(folder, tmp_path):
+    albumentations = pytest.importorskip("albumentations")
+    brighter = albumentations.Compose([albumentations.RandomBrightnessContrast(p=1)])
+    plain, augmented = images(folder, tmp_path), images(folder, tmp_path, augment=brighter, num_workers=2)
+    for expected, found in zip(plain.batches("train", CPU), augmented.batches("train", CPU), strict=True):
+        assert torch.equal(expected.row, found.row)
+        assert torch.equal(expected.image, found.image)
+    request = next(iter(augmented.train_dataloader().sampler))
+    assert next(augmented.batches("train", torch.device("meta"))).image.device.type == "meta"  # as if to a GPU
+    assert augmented.requests("train")[request][0].device == CPU
 
 
 def test_maps_and_images_are_not_confused(folder, tmp_path):

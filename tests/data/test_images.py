@@ -150,7 +150,7 @@ def test_train_and_test_above_the_classes(tmp_path):
     assert dict(zip(rows.path, zip(rows.label.tolist(), rows.vendor_split, strict=True), strict=True)) == {
         "Train/a/1.png": (0, "train"),
         "Train/b/1.png": (1, "train"),
-        "val/a/2.png": (0, ""),
+        "val/a/2.png": (0, "val"),
         "test/b/3.png": (1, "test"),
     }
 

@@ -2,12 +2,15 @@
 
 import errno
 import os
+import re
+import sys
 import threading
 import zipfile
-from io import BytesIO
+from io import BytesIO, StringIO
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from wafer_lab.cli.data import app
@@ -112,6 +115,31 @@ def test_the_cache_prepares_once_per_fingerprint(toy, tmp_path):
     assert len(Store.open(first.folder)) == 8
 
 
+def test_a_first_preparation_is_told_of(toy, tmp_path, capsys):
+    cached(toy.source(), tmp_path / "cache")
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == f"preparing toy into {tmp_path / 'cache' / 'toy-0123456789abcdef'}, once"
+    assert re.fullmatch(r"prepared 8 rows in \d+\.\d s", last)
+    cached(toy.source(), tmp_path / "cache")
+    assert capsys.readouterr() == ("", "")
+    (tmp_path / "scans" / "a").mkdir(parents=True)
+    Image.new("L", (2, 2)).save(tmp_path / "scans" / "a" / "1.png")
+    cached(ImageFolder(tmp_path / "scans"), tmp_path / "cache")
+    assert capsys.readouterr().err.startswith("preparing scans into")
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_a_terminal_shows_the_rows_go_by(toy, tmp_path, monkeypatch, rich):
+    terminal = StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    if not rich:
+        monkeypatch.setitem(sys.modules, "rich", None)
+    assert len(cached(toy.source(), tmp_path / "cache")) == 8
+    assert ("8 rows" in terminal.getvalue().split("prepared")[0]) == rich
+
+
 def test_two_that_fill_the_cache_at_once_agree(toy, tmp_path):
     barrier, stores = threading.Barrier(4), []
 
@@ -136,8 +164,6 @@ def npz(maps=None) -> bytes:
 
 
 def test_every_source_is_found_by_its_looks(frames, wafers, toy, tmp_path):
-    from PIL import Image
-
     pickled = frames.write(tmp_path / "a.dat", wafers)  # whatever they are called
     archive = tmp_path / "b.bin"
     archive.write_bytes(npz())

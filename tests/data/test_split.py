@@ -1,7 +1,11 @@
+import sys
+import time
+import warnings
+
 import numpy as np
 import pytest
 
-from wafer_lab.data.split import position, split, strata, subset
+from wafer_lab.data.split import Split, deal, limited, position, split, strata, subset
 from wafer_lab.errors import UserError
 
 
@@ -46,15 +50,92 @@ def test_stratified_fractions_hold_in_every_class(labelled):
         assert (label[result.val] == c).sum() == pytest.approx(0.1 * total, abs=0.03 * total + 2)
 
 
-def test_lots_do_not_straddle():
-    generator = np.random.default_rng(0)
-    lot = np.array([f"lot{i}" for i in generator.integers(0, 120, 3000)])
-    label = generator.integers(0, 3, 3000).astype(np.int16)
-    result = split(label, np.arange(3000, dtype=np.uint64), method="lot", lot=lot)
+def production(lots, per_lot, classes, seed):
+    """Lots of which each leans to a class of its own; classes are uneven down to 1 %: lot names, class indices."""
+    generator = np.random.default_rng(seed)
+    share = np.geomspace(1, 100, classes)
+    own, any_class = (generator.choice(classes, n, p=share / share.sum()) for n in (lots, lots * per_lot))
+    label = np.where(generator.random(lots * per_lot) < 0.6, np.repeat(own, per_lot), any_class)
+    return np.repeat([f"lot{i}" for i in range(lots)], per_lot), label.astype(np.int16)
+
+
+def distinct(label):
+    return np.arange(len(label), dtype=np.uint64)
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.1, 0.2), (0.2, 0.3), (0.05, 0.12), (0.17, 0.08)])
+def test_a_lot_split_has_whole_lots_and_the_fractions_asked_for(monkeypatch, val, test):
+    monkeypatch.setitem(sys.modules, "sklearn.model_selection", None)  # it must do without
+    lot, label = production(400, 25, 9, seed=1)
+    result = split(label, distinct(label), method="lot", lot=lot, val=val, test=test)
     lots = [set(lot[part]) for part in (result.train, result.val, result.test)]
-    assert len(set().union(*lots)) == sum(map(len, lots))
-    assert len(result.test) == pytest.approx(600, rel=0.3)
-    assert len(result.val) == pytest.approx(300, rel=0.4)
+    assert len(set().union(*lots)) == sum(map(len, lots)) == 400
+    for part, wanted in ((result.val, val), (result.test, test)):
+        assert len(part) / len(label) == pytest.approx(wanted, abs=0.02)
+        shares = np.bincount(label[part], minlength=9) / np.bincount(label)
+        assert shares[4:] == pytest.approx(np.full(5, wanted), abs=0.03)
+        assert shares.min() > wanted / 2  # a rare class comes in a few lots that cannot be cut
+    again, other = (split(label, distinct(label), method="lot", lot=lot, val=val, test=test, seed=s) for s in (0, 1))
+    assert np.array_equal(again.test, result.test)
+    assert not np.array_equal(other.test, result.test)
+
+
+def test_few_wafers_of_many_combinations_split_by_lot():
+    generator = np.random.default_rng(0)
+    kinds = np.unique(generator.integers(0, 2, (200, 8)), axis=0)[:38]
+    label = kinds[generator.integers(0, 38, 300)].astype(np.int8)
+    lot = np.repeat([f"lot{i}" for i in range(12)], 25)
+    result = split(label, distinct(label), method="lot", lot=lot, val=0.2, test=0.3)
+    assert [len(part) / 25 for part in (result.train, result.val, result.test)] == pytest.approx([6, 2.4, 3.6], abs=1)
+
+
+@pytest.mark.parametrize("lots", [3, 4, 5])
+def test_few_lots_fill_every_side(lots):
+    lot, label = production(lots, 25, 3, seed=2)
+    result = split(label, distinct(label), method="lot", lot=lot)
+    assert min(len(part) for part in (result.train, result.val, result.test)) >= 25
+    with pytest.raises(UserError, match="at least 3 lots"):
+        split(label[:50], distinct(label[:50]), method="lot", lot=lot[:50])
+
+
+def test_a_wafer_without_a_lot_is_a_lot_of_its_own():
+    lot, label = production(20, 10, 3, seed=3)
+    lot[50:] = ""
+    result = split(label, distinct(label), method="lot", lot=lot)
+    assert len(result.test) == pytest.approx(40, abs=3)
+
+
+@pytest.mark.parametrize(("lots", "per_lot", "classes"), [(400, 25, 9), (2000, 4, 9), (40, 25, 20)])
+def test_lots_are_dealt_as_evenly_as_scikit_learn_does(lots, per_lot, classes):
+    dealer = pytest.importorskip("sklearn.model_selection").StratifiedGroupKFold
+    ours, theirs = [], []
+    for seed in range(3):
+        _, label = production(lots, per_lot, classes, seed)
+        label = np.unique(label, return_inverse=True)[1]
+        group = np.repeat(np.arange(lots), per_lot)
+        counts = np.zeros((lots, label.max() + 1), np.int64)
+        np.add.at(counts, (group, label), 1)
+        fold = np.empty(len(label), np.int64)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The least populated class")
+            for number, (_, held) in enumerate(dealer(5, shuffle=True, random_state=seed).split(label, label, group)):
+                fold[held] = number
+        for found, side in ((ours, deal(counts, [0.2] * 5, seed)[group]), (theirs, fold)):
+            inside = np.array([np.bincount(label[side == s], minlength=counts.shape[1]) for s in range(5)])
+            found.append(np.abs(inside / counts.sum(0) - 0.2).mean())
+    assert np.mean(ours) <= 1.5 * np.mean(theirs)
+
+
+def test_lots_of_the_whole_of_wm811k_are_dealt_in_seconds():
+    generator = np.random.default_rng(0)
+    counts = np.zeros((46_000, 9), np.int64)
+    share = np.geomspace(1, 1000, 9)
+    np.add.at(counts, (generator.integers(0, 46_000, 172_950), generator.choice(9, 172_950, p=share / share.sum())), 1)
+    counts = counts[counts.sum(1) > 0]
+    began = time.monotonic()
+    side = deal(counts, (0.7, 0.1, 0.2), 0)
+    assert time.monotonic() - began < 10
+    assert np.bincount(side, counts.sum(1)) / 172_950 == pytest.approx([0.7, 0.1, 0.2], abs=0.001)
 
 
 def test_a_lot_split_leaves_out_copies_that_would_leak():
@@ -86,7 +167,8 @@ def test_multilabel_stratifies_on_combinations():
 def test_the_seed_decides_and_the_digest_tells(labelled):
     label, content = labelled
     first, again, other = (split(label, content, seed=s) for s in (0, 0, 1))
-    assert first.digest() == again.digest() != other.digest()
+    assert first.digest("data") == again.digest("data") != other.digest("data")
+    assert first.digest("data") != first.digest("other data")
 
 
 def test_vendor_drops_training_copies_of_test_wafers():
@@ -97,6 +179,51 @@ def test_vendor_drops_training_copies_of_test_wafers():
     result = split(label, content, method="vendor", vendor=vendor, val=0.2)
     assert result.test.tolist() == list(range(20, 40))
     assert 0 not in set(result.train) | set(result.val)
+
+
+def test_vendor_takes_the_publishers_val_where_there_is_one():
+    vendor = np.repeat(["train", "val", "test", ""], [20, 7, 10, 3])
+    content = np.arange(40, dtype=np.uint64)
+    content[20] = content[27]  # a val copy of a test wafer
+    content[0] = content[26]  # a training copy of a val wafer
+    result = split(np.zeros(40, np.int16), content, method="vendor", vendor=vendor, val=0.5)
+    assert result.train.tolist() == list(range(1, 20))
+    assert result.val.tolist() == list(range(21, 27))
+    assert result.test.tolist() == list(range(27, 37))
+
+
+def counts_of(result, stratum):
+    return [np.bincount(stratum[part], minlength=stratum.max() + 1) for part in (result.train, result.val, result.test)]
+
+
+@pytest.mark.parametrize("limit", [3, 4, 50, 256, 257, 999])
+def test_a_limit_is_never_exceeded(limit):
+    generator = np.random.default_rng(0)
+    stratum = generator.choice(38, 1000)
+    whole = split(stratum.astype(np.int16), distinct(stratum))
+    parts = counts_of(limited(whole, stratum, limit, seed=0), stratum)
+    assert sum(part.sum() for part in parts) == limit
+    assert all(part.sum() for part in parts)
+    for part, of in zip(parts, counts_of(whole, stratum), strict=True):
+        assert np.abs(part - of * part.sum() / of.sum()).max() < 1
+
+
+def test_a_limit_follows_the_seed_and_leaves_small_data_alone():
+    stratum = np.repeat([0, 1, 2], 100)
+    whole = split(stratum.astype(np.int16), distinct(stratum))
+    first, again, other = (limited(whole, stratum, 20, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first.train, again.train)
+    assert not np.array_equal(first.train, other.train)
+    fewest = [counts_of(limited(whole, stratum, 20, seed), stratum)[0].argmin() for seed in range(20)]
+    assert set(fewest) == {0, 1, 2}  # no class always gets the remainder
+    assert np.array_equal(limited(whole, stratum, 300, 0).train, whole.train)
+
+
+def test_a_limit_holds_for_unlabelled_rows_too():
+    whole = Split(*(np.arange(i, i + 10) for i in (0, 10, 20)), unlabelled=np.arange(30, 90))
+    kept = limited(whole, np.zeros(90, np.int64), 12, seed=0).unlabelled
+    assert len(kept) == 12
+    assert set(kept) < set(range(30, 90))
 
 
 def test_subset_keeps_a_floor_and_nests():
@@ -138,6 +265,20 @@ def test_strata_mark_unlabelled_rows():
 def test_what_cannot_be_split_is_said(options, says):
     with pytest.raises(UserError, match=says):
         split(np.zeros(30, np.int16), np.arange(30, dtype=np.uint64), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"val": 0.45, "test": 0.5}, "no wafer for train; use more data or smaller data.val and data.test"),
+        ({"val": 0.01}, "no wafer for val; use more data or a larger data.val"),
+        ({"val": 0.5, "test": 0.01}, "no wafer for test; use more data or a larger data.test"),
+        ({"method": "kfold", "folds": 30, "val": 0.5}, "no wafer for test; use more data or fewer data.folds"),
+    ],
+)
+def test_an_empty_part_says_which_setting_to_change(options, says):
+    with pytest.raises(UserError, match=says):
+        split(np.zeros(3, np.int16), np.arange(3, dtype=np.uint64), **options)
 
 
 def test_no_labels_at_all():

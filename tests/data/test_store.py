@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from wafer_lab.data.prepare import prepare
-from wafer_lab.data.rows import Source, content_hash, content_hashes
+from wafer_lab.data.rows import Rows, Source, content_hash, content_hashes
 from wafer_lab.data.store import Store, is_store
 from wafer_lab.errors import UserError
 
@@ -117,6 +117,28 @@ def test_a_store_is_a_source(store, tmp_path):
     assert again.header == store.header
 
 
+def test_the_digest_is_of_content_labels_and_class_names(toy, tmp_path):
+    def digest(batches, **options):
+        return prepare(toy.source(batches, **options), tmp_path / "s").header.digest
+
+    label = np.array([0, 1, 2, -1], np.int16)
+    rows, lot = toy.rows(4, label=label), ["l"] * 4
+    cut = int((rows.height[:1] * rows.width[:1]).sum())
+    parts = [
+        Rows(label[here], rows.height[here], rows.width[here], rows.cells[cells])
+        for here, cells in ((slice(0, 1), slice(0, cut)), (slice(1, 4), slice(cut, None)))
+    ]
+    same = [digest([rows]), digest(parts), digest([toy.rows(4, label=label, lot=lot)], key="another file")]
+    others = [
+        digest([toy.rows(4, label=label[::-1].copy())]),
+        digest([toy.rows(4, 1, label=label)]),
+        digest(parts[::-1]),
+        digest([rows], class_names=("a", "c", "none")),
+    ]
+    assert len(set(same)) == 1
+    assert len({same[0], *others}) == 5
+
+
 def test_a_store_travels_to_other_processes_as_its_path(store):
     message = pickle.dumps(store)
     assert len(message) < 1000
@@ -151,6 +173,7 @@ def rewrite_header(store, **changes):
         ({"arrow_bytes": 1}, "bytes where the header says 1;.*prepare it again"),
         ({"kind": "audio"}, "kind 'audio'.*prepare it again"),
         ({"class_names": None}, "damaged.*prepare it again"),
+        ({"digest": None}, "damaged.*digest.*prepare it again"),
         ({"surprise": 1}, "damaged.*surprise.*prepare it again"),
     ],
 )

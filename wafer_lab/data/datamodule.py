@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from wafer_lab.data.batches import Batch, EpochBatches, Request, Requests
 from wafer_lab.data.prepare import cached
 from wafer_lab.data.readers import open_source
-from wafer_lab.data.split import Method, Split, split, strata, subset
+from wafer_lab.data.split import Method, Split, limited, split, strata, subset
 from wafer_lab.data.store import Source, Store
 from wafer_lab.errors import UserError
 
@@ -41,7 +41,8 @@ class WaferDataModule(pl.LightningDataModule):
         folds: Number of folds of a kfold split.
         label_fraction: Fraction of every class's training labels to keep, at least one each; the others become
             unlabelled rows.
-        limit: Use at most about this many wafers, in the classes' proportions; None uses all.
+        limit: Use at most this many labelled wafers, at least 3, in the proportions of classes and parts; None uses
+            all.
         run_seed: The run's seed: order and augmentation of the training batches.
         num_workers: Worker processes for images; wafer maps need none.
 
@@ -76,8 +77,10 @@ class WaferDataModule(pl.LightningDataModule):
         super().__init__()
         if not 0 < label_fraction <= 1:
             raise UserError(f"data.label_fraction={label_fraction} must lie in (0, 1]")
-        if min(canvas, batch_size) < 1 or (limit is not None and limit < 1):
-            raise UserError("data.canvas, data.batch_size and data.limit must be positive")
+        if min(canvas, batch_size) < 1:
+            raise UserError("data.canvas and data.batch_size must be positive")
+        if limit is not None and limit < 3:
+            raise UserError(f"data.limit={limit} leaves train, val or test empty; it must be at least 3")
         if source is None:
             if path is None:
                 raise UserError("no data is named; set data.path to its file or folder")
@@ -98,9 +101,9 @@ class WaferDataModule(pl.LightningDataModule):
             return
         self.store = self.source if isinstance(self.source, Store) else cached(self.source, self.cache)
         self._check()
-        self.split = self._limited(self._split())
-        #: Hash of the rows that select and judge a run; equal for runs that may be compared.
-        self.split_digest = self.split.digest()
+        self.split = self._split()
+        #: Hash of the data and of the rows that select and judge a run; equal for runs that may be compared.
+        self.split_digest = self.split.digest(self.fingerprint)
         rows = [self.split.train, self.split.val, self.split.test]
         self.rows = np.concatenate(rows)
         ends = np.cumsum([len(part) for part in rows])
@@ -118,8 +121,8 @@ class WaferDataModule(pl.LightningDataModule):
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the data, as the store carries it."""
-        return self.store.header.fingerprint
+        """Identifies the data, content and labels, wherever and however old its files are."""
+        return self.store.header.digest
 
     def labels(self, part: str) -> NDArray[np.integer]:
         """(n,) class indices or (n, C) of 0/1 of one part of the split."""
@@ -143,8 +146,8 @@ class WaferDataModule(pl.LightningDataModule):
         return self._loader("test")
 
     def batches(self, part: str, device: torch.device) -> Iterator[Batch]:
-        """All wafers of a part, in order, as batches on a device; for use without a trainer."""
-        for request in self._loader(part):
+        """All wafers of a part, in order and never augmented, as batches on a device; for use without a trainer."""
+        for request in EpochBatches(self.first[part], len(getattr(self.split, part)), self.batch_size):
             yield self.draw(Request(*(value.to(device) for value in request)), train=False)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
@@ -201,19 +204,9 @@ class WaferDataModule(pl.LightningDataModule):
     def _split(self) -> Split:
         store = self.store
         whole = split(store.label, store.content, lot=store.lot, vendor=store.vendor_split, **self.split_options)
+        if self.limit is not None:
+            whole = limited(whole, strata(store.label), self.limit, self.seed)
         if self.label_fraction == 1:
             return whole
         kept, hidden = subset(whole.train, strata(store.label[whole.train]), self.label_fraction, self.seed)
         return Split(kept, whole.val, whole.test, np.union1d(whole.unlabelled, hidden))
-
-    def _limited(self, whole: Split) -> Split:
-        count = sum(len(getattr(whole, part)) for part in PARTS)
-        if self.limit is None or self.limit >= count:
-            return whole
-        parts = []
-        for part in PARTS:
-            rows: NDArray[np.int64] = getattr(whole, part)
-            stratum, fraction = strata(self.store.label[rows]), self.limit / count
-            chosen, _ = subset(rows, stratum, fraction, self.seed, floor=0)
-            parts.append(chosen if len(chosen) else subset(rows, stratum, fraction, self.seed)[0])
-        return Split(parts[0], parts[1], parts[2], unlabelled=whole.unlabelled[: self.limit])

@@ -45,7 +45,7 @@ class AugmentedImages(Dataset[tuple[Tensor, Request]]):
     """Answers a request with augmented canvases.
 
     Args:
-        canvases: (N, S, S) uint8.
+        canvases: (N, S, S) uint8, on the CPU.
         augment: An albumentations composition on (S, S, 1) images.
     """
 
@@ -80,6 +80,7 @@ class ImageDataModule(WaferDataModule):
         with ThreadPoolExecutor() as pool:
             decoded = list(pool.map(lambda row: canvas(root / names[row], self.canvas), self.rows))
         self.canvases = torch.from_numpy(np.stack(decoded))
+        self._near = self.canvases  # where the model is; the workers augment on the CPU
 
     def requests(self, part: str) -> Dataset[Any]:
         """Training images come augmented from the workers; all others are drawn on the device."""
@@ -91,9 +92,9 @@ class ImageDataModule(WaferDataModule):
         """Scale grey levels to [0, 1] and repeat the channel."""
         if isinstance(batch, Request):
             position = batch.position
-            if self.canvases.device != position.device:
-                self.canvases = self.canvases.to(position.device)
-            grey = self.canvases[position]
+            if self._near.device != position.device:
+                self._near = self.canvases.to(position.device)
+            grey = self._near[position]
         else:
             grey, (position, _) = batch
         return self.labelled(scale(grey, self.in_channels), position)

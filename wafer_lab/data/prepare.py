@@ -1,9 +1,15 @@
 """Writing a store: once per data set, beside its place and then renamed, so half of one is never left."""
 
 import errno
+import hashlib
+import json
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +44,8 @@ def prepare(source: Source, dest: str | Path, progress: Callable[[int], None] | 
     return _prepare(source, dest, progress, replace=True)
 
 
-def cached(source: Source, cache_dir: str | Path, progress: Callable[[int], None] | None = None) -> Store:
-    """The store of ``source`` in ``cache_dir``, prepared on first use.
+def cached(source: Source, cache_dir: str | Path) -> Store:
+    """The store of ``source`` in ``cache_dir``, prepared on first use, which stderr is told of.
 
     It lies under the source's name and fingerprint, so a changed file or reader gets a store of its own. Processes
     that start together may both prepare it; the first to finish wins.
@@ -48,7 +54,30 @@ def cached(source: Source, cache_dir: str | Path, progress: Callable[[int], None
         UserError: as ``prepare`` and ``Store.open`` do.
     """
     dest = Path(cache_dir).absolute() / f"{source.name}-{source.fingerprint()}"
-    return Store.open(dest) if dest.exists() else _prepare(source, dest, progress, replace=False)
+    if dest.exists():
+        return Store.open(dest)
+    path, began = getattr(source, "path", None), time.monotonic()
+    name = path.resolve().name if isinstance(path, Path) else source.name
+    print(f"preparing {name} into {dest}, once", file=sys.stderr, flush=True)
+    with _bar(name) as progress:
+        store = _prepare(source, dest, progress, replace=False)
+    print(f"prepared {len(store):,} rows in {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    return store
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[int], None] | None]:
+    """What shows the number of rows written on a terminal; None where stderr is none, or without rich."""
+    if not sys.stderr.isatty() or find_spec("rich") is None:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    what, count = TextColumn("{task.description}", markup=False), TextColumn("{task.completed:,} rows")
+    with Progress(what, BarColumn(), count, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"reading {name}", total=None)
+        yield lambda rows: bar.update(task, completed=rows, description="writing the store")
 
 
 def _prepare(source: Source, dest: Path, progress: Callable[[int], None] | None, replace: bool) -> Store:
@@ -80,6 +109,7 @@ def _write(source: Source, work: Path, progress: Callable[[int], None] | None) -
     """Write both files of a store into ``work``."""
     arrow, count, writer = work / ARROW_FILE, 0, None
     fingerprint = source.fingerprint()
+    content, label = hashlib.blake2b(), hashlib.blake2b()
     with arrow.open("wb") as file:
         for rows in source.rows():
             if not len(rows):
@@ -88,6 +118,8 @@ def _write(source: Source, work: Path, progress: Callable[[int], None] | None) -
             if writer is None:
                 writer = pa.ipc.new_file(file, batch.schema)
             writer.write_batch(batch)
+            for hasher, column in ((content, batch["content"]), (label, batch["label"])):
+                hasher.update(column.buffers()[-1])
             count += len(rows)
             if progress is not None:
                 progress(count)
@@ -100,11 +132,18 @@ def _write(source: Source, work: Path, progress: Callable[[int], None] | None) -
         target=source.target,
         class_names=source.class_names,
         fingerprint=fingerprint,
+        digest=_digest(source.class_names, content.digest(), label.digest()),
         rows=count,
         arrow_bytes=arrow.stat().st_size,
         root=str(getattr(source, "root", "")),
         notes=source.notes(),
     ).write(work)
+
+
+def _digest(class_names: Sequence[str], *columns: bytes) -> str:
+    """16 hex digits of the data: of its columns' hashes, in which the size of batches does not show."""
+    names = json.dumps(list(class_names)).encode()
+    return hashlib.blake2b(b"".join(columns) + names, digest_size=8).hexdigest()
 
 
 def _put(work: Path, dest: Path, replace: bool) -> None:

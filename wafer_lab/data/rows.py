@@ -28,7 +28,7 @@ class Rows:
         patterns: simulator only: laid out like ``cells``; bit k is set where pattern k covers the die.
         lot: lot name of each wafer, ``""`` where unknown.
         wafer: ``(n,) int32``, place of each wafer in its lot, -1 where unknown.
-        vendor_split: ``"train"``, ``"test"`` or ``""``, as the data's publisher divided it.
+        vendor_split: ``"train"``, ``"val"``, ``"test"`` or ``""``, as the data's publisher divided it.
         path: images only: POSIX path of each image relative to the source's root.
         content: ``(n,) uint64`` hash of each row's pixels (see ``content_hash``); the store computes that of
             maps.

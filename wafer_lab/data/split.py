@@ -5,10 +5,9 @@ to the data, not to the model, so that runs with different model seeds are judge
 """
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +34,13 @@ class Split:
     test: Rows
     unlabelled: Rows
 
-    def digest(self) -> str:
-        """Twelve hex digits that two runs share exactly when they are selected and judged on the same rows."""
-        hasher = hashlib.sha256()
+    def digest(self, data: str) -> str:
+        """Twelve hex digits that two runs share exactly when they are selected and judged on the same wafers.
+
+        Args:
+            data: What identifies the data that the rows count in, such as a store's digest.
+        """
+        hasher = hashlib.sha256(data.encode())
         for rows in (self.val, self.test):
             hasher.update(len(rows).to_bytes(8, "little") + rows.astype("<i8").tobytes())
         return hasher.hexdigest()[:12]
@@ -99,26 +102,106 @@ def position(stratum: NDArray[np.int64], group: NDArray[np.int64], seed: int) ->
     return where[member]
 
 
-def subset(rows: Rows, stratum: NDArray[np.int64], fraction: float, seed: int, floor: int = 1) -> tuple[Rows, Rows]:
-    """Choose a fraction of every stratum, at least `floor` rows of each; smaller fractions nest in larger ones.
+def subset(rows: Rows, stratum: NDArray[np.int64], fraction: float, seed: int) -> tuple[Rows, Rows]:
+    """Choose a fraction of every stratum, at least one row of each; smaller fractions nest in larger ones.
 
     Args:
         rows: (n,) row indices.
         stratum: (n,) stratum of each of these rows.
         fraction: In (0, 1].
         seed: The data seed.
-        floor: Fewest rows to keep of each stratum that has as many.
 
     Returns:
         The chosen rows and the remaining rows, both sorted.
     """
+    counts = np.unique(stratum, return_counts=True)[1]
+    return _choose(rows, stratum, np.maximum(np.round(fraction * counts), 1), seed)
+
+
+def limited(whole: Split, stratum: NDArray[np.int64], limit: int, seed: int) -> Split:
+    """Keep at most `limit` labelled rows in the proportions of parts and strata, and as many unlabelled rows.
+
+    Args:
+        whole: The split; no part of it is empty.
+        stratum: (N,) stratum of every row of the data set.
+        limit: At least 3: every part keeps a row.
+        seed: The data seed.
+
+    Returns:
+        The smaller split; `whole` itself where it is small enough.
+    """
+    parts = (whole.train, whole.val, whole.test)
+    sizes = np.array([len(part) for part in parts])
+    if limit < sizes.sum():
+        wanted = np.maximum(_apportion(sizes, limit, seed), 1)
+        while wanted.sum() > limit:
+            wanted[wanted.argmax()] -= 1
+        kept = []
+        for part, total in zip(parts, wanted, strict=True):
+            counts = np.unique(stratum[part], return_counts=True)[1]
+            kept.append(_choose(part, stratum[part], _apportion(counts, int(total), seed), seed)[0])
+        parts = (kept[0], kept[1], kept[2])
+    unlabelled = np.random.default_rng(seed).permutation(whole.unlabelled)[:limit]
+    return Split(*parts, unlabelled=np.sort(unlabelled))
+
+
+def _choose(rows: Rows, stratum: NDArray[np.int64], wanted: NDArray[Any], seed: int) -> tuple[Rows, Rows]:
+    """So many rows of each stratum, at random, and the rest. More of a stratum includes what fewer would give."""
     order = np.lexsort((np.random.default_rng(seed).random(len(rows)), stratum))
-    _, counts = np.unique(stratum, return_counts=True)
+    counts = np.unique(stratum, return_counts=True)[1]
     rank = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    wanted = np.maximum(np.round(fraction * counts), floor)
     chosen = np.zeros(len(rows), dtype=bool)
     chosen[order] = rank < np.repeat(wanted, counts)
     return np.sort(rows[chosen]), np.sort(rows[~chosen])
+
+
+def _apportion(counts: NDArray[np.int64], total: int, seed: int) -> NDArray[np.int64]:
+    """Whole numbers proportional to `counts` that sum to `total`: floors, then the largest remainders get one more."""
+    wanted, remainder = np.divmod(counts * total, counts.sum())
+    first = np.lexsort((np.random.default_rng(seed).random(len(counts)), -remainder))
+    wanted[first[: total - wanted.sum()]] += 1
+    return wanted
+
+
+def deal(counts: NDArray[np.int64], shares: Sequence[float], seed: int) -> NDArray[np.int64]:
+    """Deal whole groups to sides so that each side gets its share of every class and of all rows.
+
+    The idea is that of scikit-learn's `StratifiedGroupKFold`: groups come in decreasing spread of their class
+    counts, shuffled before, and each goes to the side where the class shares stay closest to what is wanted. Here
+    the sides may differ in size, so fractions come out as asked and not as a number of folds, and numpy suffices.
+
+    With h(s, c) the share of class c that side s holds and t(s) what it should hold, the distance is the sum of
+    (h - t)^2 / t over sides and classes. A group with shares g(c) adds (2 h.g + g.g) / t to it, but for what is
+    the same on every side.
+
+    Args:
+        counts: (G, K) rows of each group in each class; every group and class has some.
+        shares: Wanted share of each of S sides, positive, summing to 1.
+        seed: Of the shuffle.
+
+    Returns:
+        (G,) int64 side of each group, 0 .. S - 1. No side is empty where G >= S.
+    """
+    total = counts.sum(axis=1)
+    # All rows count as one more class: many small deviations of one sign would otherwise add up.
+    share = np.column_stack([counts / counts.sum(axis=0), total / total.sum()])
+    pull = 2 * share / (share**2).sum(axis=1, keepdims=True)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    spread = counts.shape[1] * (counts**2).sum(axis=1) - total**2
+    order = order[np.argsort(-spread[order], kind="stable")]
+    wanted = np.asarray(shares)
+    held = np.zeros((len(wanted), share.shape[1]))
+    side = np.full(len(counts), -1)
+    for left, group in zip(range(len(order), 0, -1), order.tolist(), strict=True):
+        # Rounded, because ties are common and another processor's last digit must not decide them.
+        cost = ((held @ pull[group] + 1) / wanted).round(6)
+        empty = held[:, -1] == 0
+        if left <= empty.sum():
+            cost[~empty] = np.inf
+        chosen = int(cost.argmin())
+        held[chosen] += share[group]
+        side[group] = chosen
+    return side
 
 
 def split(
@@ -139,17 +222,17 @@ def split(
     Args:
         label: (N,) class indices or (N, C) of 0/1; negative means unlabelled.
         content: (N,) uint64 content hashes; equal hashes stay on one side.
-        method: `stratified` (by class, or by label combination), `lot` (no lot on two sides), `vendor` (the test
-            part that came with the data; val is cut from its training part) or `kfold` (test is one of `folds`).
-            `lot` and `vendor` leave out wafers whose exact copy stands on a later side.
+        method: `stratified` (by class, or by label combination), `lot` (no lot on two sides, see `deal`), `vendor`
+            (the parts that came with the data; val is cut from its training part where it has none) or `kfold`
+            (test is one of `folds`). `lot` and `vendor` leave out wafers whose exact copy stands on a later side.
         val: Fraction of the labelled rows for validation (of the vendor's training part, and of the rows
-            outside the test fold, for `vendor` and `kfold`).
+            outside the test fold, for `vendor` and `kfold`); unused where the vendor has a val part.
         test: Fraction of the labelled rows for testing; unused by `vendor` and `kfold`.
         seed: The data seed.
         fold: Which fold is the test set, 0 .. folds - 1.
         folds: Number of folds.
         lot: (N,) lot names, for `lot`.
-        vendor: (N,) "train", "test" or "", for `vendor`.
+        vendor: (N,) "train", "val", "test" or "", for `vendor`.
 
     Returns:
         The split; `unlabelled` holds the rows without a label.
@@ -177,7 +260,7 @@ def split(
     parts = [np.sort(rows[side == part]) for part in range(3)]
     for name, part in zip(("train", "val", "test"), parts, strict=True):
         if len(part) == 0:
-            raise UserError(f"the split leaves no wafer for {name}; use more data or larger data.{name} fractions")
+            raise UserError(f"the split leaves no wafer for {name}; use more data or {_remedy(name, method)}")
     return Split(parts[0], parts[1], parts[2], unlabelled=np.flatnonzero(strata(label) < 0))
 
 
@@ -188,6 +271,14 @@ def _check(method: str, val: float, test: float, fold: int, folds: int) -> None:
         raise UserError(f"val={val} and test={test} must be positive and leave something for training")
     if method == "kfold" and not (folds >= 2 and 0 <= fold < folds):
         raise UserError(f"fold={fold} must lie in 0 .. folds - 1, with folds={folds} at least 2")
+
+
+def _remedy(part: str, method: str) -> str:
+    if part == "train":
+        return "a smaller data.val" if method in ("vendor", "kfold") else "smaller data.val and data.test"
+    if part == "val" or method in ("stratified", "lot"):
+        return f"a larger data.{part}"
+    return "fewer data.folds" if method == "kfold" else "data.split=stratified"
 
 
 def _lots(lot: NDArray[np.str_] | None, rows: Rows) -> NDArray[np.str_]:
@@ -216,28 +307,19 @@ def _by_lot(
     test: float,
     seed: int,
 ) -> NDArray[np.int64]:
-    """0 train, 1 val, 2 test, -1 dropped, by stratified folds of whole lots."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
+    """0 train, 1 val, 2 test, -1 dropped, by dealing out whole lots."""
     names, group = np.unique(lots, return_inverse=True)
     # A wafer without a lot name is a lot of its own.
     nameless = lots == ""
     group[nameless] = len(names) + np.arange(nameless.sum())
-    # Folds as fine as the smaller fraction asks, dealt out until each side has its share.
-    folds = min(20, max(3, round(1 / min(val, test))), len(np.unique(group)))
-    if folds < 3:
+    groups, group = np.unique(group, return_inverse=True)
+    if len(groups) < 3:
         raise UserError("a lot split needs at least 3 lots; use data.split=stratified")
-    fold = np.empty(len(stratum), dtype=np.int64)
-    with warnings.catch_warnings():
-        # Rare classes have fewer wafers than there are folds; that is the data's nature, not a mistake.
-        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        dealer = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-        for number, (_, held) in enumerate(dealer.split(stratum, stratum, group)):
-            fold[held] = number
-    test_folds = max(1, round(test * folds))
-    val_folds = max(1, round(val * folds))
-    side = np.where(fold < test_folds, 2, np.where(fold < test_folds + val_folds, 1, 0))
-    return _without_copies(side, content)
+    classes, code = np.unique(stratum, return_inverse=True)
+    shape = len(groups), len(classes)
+    counts = np.bincount(np.ravel_multi_index((group, code), shape), minlength=shape[0] * shape[1]).reshape(shape)
+    side = deal(counts, (1 - val - test, val, test), seed)
+    return _without_copies(side[group], content)
 
 
 def _by_vendor(
@@ -247,11 +329,12 @@ def _by_vendor(
     val: float,
     seed: int,
 ) -> NDArray[np.int64]:
-    """0 train, 1 val, 2 test, -1 dropped: training copies of test wafers, and rows of neither part."""
-    side = np.where(vendor == "test", 2, -1)
-    fitting = np.flatnonzero(vendor == "train")
-    at = position(stratum[fitting], duplicate_groups(content[fitting]), seed)
-    side[fitting] = np.where(at < val, 1, 0)
+    """0 train, 1 val, 2 test, -1 dropped: copies that would leak, and rows of no part."""
+    side = np.select([vendor == "train", vendor == "val", vendor == "test"], [0, 1, 2], -1)
+    if not (side == 1).any():
+        fitting = np.flatnonzero(side == 0)
+        at = position(stratum[fitting], duplicate_groups(content[fitting]), seed)
+        side[fitting] = np.where(at < val, 1, 0)
     return _without_copies(side, content)
 
 

@@ -44,7 +44,8 @@ class Header:
         kind: ``"maps"`` or ``"images"``.
         target: ``"multiclass"`` or ``"multilabel"``.
         class_names: in the order that labels index them.
-        fingerprint: of the source the store was prepared from.
+        fingerprint: of the source the store was prepared from; the key by which the cache knows it.
+        digest: of what was read: content, labels and class names. The same data has it on every machine.
         rows: number of rows.
         arrow_bytes: size of ``maps.arrow``, by which a cut-off copy is noticed.
         root: images: absolute folder that ``path`` is relative to; ``""`` for maps.
@@ -57,6 +58,7 @@ class Header:
     target: Target
     class_names: tuple[str, ...]
     fingerprint: str
+    digest: str
     rows: int
     arrow_bytes: int
     root: str = ""
@@ -220,7 +222,7 @@ class Store:
 
     @cached_property
     def vendor_split(self) -> NDArray[np.str_] | None:
-        """``(N,)`` of ``"train"``, ``"test"``, ``""``; None where the source has no such column."""
+        """``(N,)`` of ``"train"``, ``"val"``, ``"test"``, ``""``; None where the source has no such column."""
         return self._strings("vendor_split")
 
     @cached_property

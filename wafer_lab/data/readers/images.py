@@ -18,14 +18,14 @@ from wafer_lab.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-READER = "images 1"
+READER = "images 2"
 BATCH = 256
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm")
 # Named, because Pillow would otherwise try every plug-in, and the one for EPS runs Ghostscript.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 MAX_PIXELS = 64_000_000
 _PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_PARTS.update(dict.fromkeys(("val", "valid", "validation"), ""))
+_PARTS.update(dict.fromkeys(("val", "valid", "validation"), "val"))
 
 
 class ImageFolder:
