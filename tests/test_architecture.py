@@ -1,6 +1,8 @@
 """The house rules that a program can check: imports run one way, and rooms stay small."""
 
 import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,81 @@ def test_imports_run_one_way(file):
     assert room in ORDER, f"{room} is not a room of the design"
     back = [name for name in imported(ast.parse(file.read_text())) if ORDER.index(name) > ORDER.index(room)]
     assert not back, f"{room} may not import {back}"
+
+
+def module_name(file: Path) -> str:
+    """`wafer_lab.data.store`; of an `__init__.py`, its package."""
+    return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def on_import(statements: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements that run when the module is imported: those outside functions and TYPE_CHECKING."""
+    for node in statements:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from on_import(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for field in ("body", "handlers", "orelse", "finalbody"):
+                yield from on_import(getattr(node, field, []))
+
+
+def circle(sources: dict[str, str]) -> list[str] | None:
+    """A circle of modules that import each other as they are imported, if there is one."""
+    graph: dict[str, set[str]] = {}
+    for module, text in sources.items():
+        graph[module] = set()
+        for node in on_import(ast.parse(text).body):
+            if isinstance(node, ast.Import):
+                graph[module] |= {alias.name for alias in node.names}
+            else:
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                graph[module] |= {name if name in sources else str(node.module) for name in inner}
+        graph[module] &= set(sources)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return None
+
+
+def relative_imports(text: str) -> list[str]:
+    return [ast.unparse(node) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.level]
+
+
+def test_no_module_imports_itself_round_a_circle():
+    assert circle({module_name(file): file.read_text() for file in FILES}) is None
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_are_absolute(file):
+    assert not relative_imports(file.read_text())
+
+
+@pytest.mark.parametrize(
+    ("back", "found"),
+    [
+        ("import p.a", True),
+        ("from p import a", True),
+        ("from p.a import x", True),
+        ("try:\n    from p.a import x\nexcept ImportError:\n    pass", True),
+        ("class C:\n    from p import a", True),
+        ("from p.c import x", False),
+        ("def f():\n    from p.a import x", False),
+        ("if TYPE_CHECKING:\n    from p.a import x", False),
+        ("if typing.TYPE_CHECKING:\n    pass\nelse:\n    from p.a import x", True),
+    ],
+)
+def test_circles_are_seen(back, found):
+    sources = {"p": "from p.a import x", "p.a": "from p.b import y", "p.b": back, "p.c": "x = 1"}
+    assert (circle(sources) is not None) == found
+
+
+def test_relative_imports_are_seen():
+    assert relative_imports("from . import a\ndef f():\n    from ..b import c\nfrom d import e") == [
+        "from . import a",
+        "from ..b import c",
+    ]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))

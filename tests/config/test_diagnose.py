@@ -57,6 +57,9 @@ def test_good_command_lines(told, overrides):
         ("data.target=multilabel", "loss: CrossEntropy serves multiclass targets, but data.target is multilabel; "
          "choose another loss or other data"),
         ("experiment=broken", "experiment=broken: there is no model/net_dep.yaml; did you mean net_deep?"),
+        ("+loss.class_weights=[1,2]", "loss.class_weights: set by the workflow; use imbalance=class_weights"),
+        ("loss.class_weights=[1,2]", "loss.class_weights=[1,2]: set by the workflow; use imbalance=class_weights"),
+        ("+trainer.logger=true", "trainer.logger: set by the workflow; use tracking=..."),
         ("hydra.swep.dir=x", "hydra.swep.dir=x: hydra has no swep; did you mean hydra.sweep.dir=x?"),
     ],
 )  # fmt: skip

@@ -1,3 +1,5 @@
+import ast
+import inspect
 import re
 
 import pytest
@@ -5,9 +7,9 @@ from hydra.core.utils import setup_globals
 from omegaconf import OmegaConf
 from omegaconf.errors import ReadonlyConfigError
 
-from wafer_lab.config.messages import ConfigWarning
-from wafer_lab.config.validate import problems, validate
+from wafer_lab.config.validate import RUNTIME, problems, validate
 from wafer_lab.errors import UserError
+from wafer_lab.workflows import assemble
 
 
 def found(yaml):
@@ -57,7 +59,11 @@ def test_a_good_config_passes_and_is_locked():
             "model: {_target_: toy_fab.Nework}",
             "model._target_: toy_fab.Nework: no 'Nework' in toy_fab; did you mean Network?",
         ),
-        ("model: {_target_: no_such_package.Net}", "model._target_: no_such_package.Net: no module 'no_such_package'"),
+        (
+            "model: {_target_: no_such_package.Net}",
+            "model._target_: no_such_package.Net: no package 'no_such_package' is installed; "
+            "correct the name or pip install it",
+        ),
         (
             "model: {_target_: toy_fab.nets}",
             "model._target_: toy_fab.nets: toy_fab.nets is a module, not a class or a function",
@@ -102,10 +108,60 @@ def test_each_problem_in_one_line(yaml, message):
         "x: {_target_: math.sqrt, whatever: 3}",
         "augment: null\nscheduler: {}\nempty: []",
         "task: {monitor: val/something, mode: min}",
+        "callbacks: {best: {}, history: {}}",
     ],
 )
 def test_what_is_not_a_problem(yaml):
     assert found(yaml) == []
+
+
+def test_a_package_is_missed_only_where_it_is_used():
+    augment = (
+        "augment: {maps: null, images: {_target_: no_such_package.Compose, steps: [{_target_: no_such_package.A}]}}"
+    )
+    assert found(augment + "\ndata: {augment: '${augment.maps}'}") == []
+    assert [line.split(":")[0] for line in found(augment + "\ndata: {augment: '${augment.images}'}")] == [
+        "augment.images._target_",
+        "augment.images.steps.0._target_",
+    ]
+    misspelt = "augment: {images: {_target_: toy_fab.Nework}}\ndata: {augment: null}"
+    assert len(found(misspelt)) == 1  # what is installed is checked all the same
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        (
+            "loss: {_target_: toy_fab.CrossEntropy, target: x, class_weights: [1, 2]}",
+            "loss.class_weights: set by the workflow; use imbalance=class_weights",
+        ),
+        ("task: {_target_: toy_fab.losses.Anything, class_names: [a]}", "task.class_names: {}"),
+        ("trainer: {_target_: lightning.pytorch.Trainer, logger: true}", "trainer.logger: {}; use tracking=..."),
+        (
+            "trainer: {_target_: lightning.pytorch.Trainer, callbacks: [{_target_: toy_fab.losses.Anything}]}",
+            "trainer.callbacks: {}; use callbacks=... or +callbacks.<name>",
+        ),
+        (
+            "trainer: {_target_: lightning.pytorch.Trainer, enable_progress_bar: true}",
+            "trainer.enable_progress_bar: {}",
+        ),
+    ],
+)
+def test_what_the_workflow_sets_is_not_the_configs_to_set(yaml, message):
+    by_workflow = "set by the workflow" if "; use" in message else "set by the workflow; leave it out"
+    assert found(yaml) == [message.format(by_workflow)]
+
+
+def test_runtime_keys_are_those_that_the_workflow_passes():
+    tree = ast.parse(inspect.getsource(assemble))
+    passed = {}
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "build":
+            group = ast.unparse(call.args[0]).partition(".")[2]
+            passed[group] = {keyword.arg for keyword in call.keywords}
+    passed = {group: keys for group, keys in passed.items() if keys}
+    assert {"loss", "task", "trainer", "head"} <= set(passed)
+    assert passed == {group: RUNTIME[group] for group in passed}
 
 
 def test_what_hydra_knows_only_inside_a_run_is_not_a_problem():
@@ -142,9 +198,3 @@ def test_all_problems_in_one_error():
     with pytest.raises(UserError, match=re.escape("3 things to put right:\n  model.dpth: ")) as caught:
         validate(cfg)
     assert len(str(caught.value).splitlines()) == 4
-
-
-def test_sampler_and_weights_both_on_is_a_warning():
-    cfg = OmegaConf.create("imbalance: {sampler: balanced, class_weights: balanced}")
-    with pytest.warns(ConfigWarning, match="imbalance: sampler=balanced and class_weights=balanced both favour"):
-        validate(cfg)

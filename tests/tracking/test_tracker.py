@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from wafer_lab.config.build import build, resolved
 from wafer_lab.tracking.tracker import NullTracker
 
 
@@ -27,20 +28,21 @@ def test_null_tracker_imports_no_heavy_library() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_configs_name_the_store_under_outputs_or_the_environment(monkeypatch, repository: Path) -> None:
+def test_the_store_is_under_outputs_or_what_the_environment_says(monkeypatch, repository: Path) -> None:
     config = OmegaConf.create({"paths": {"outputs": "/data/my runs/outputs"}})
     config.tracking = OmegaConf.load(repository / "conf" / "tracking" / "mlflow.yaml")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert config.tracking.uri == "sqlite:////data/my runs/outputs/mlflow.db"
+    assert build(config.tracking).uri == "sqlite:////data/my runs/outputs/mlflow.db"
     assert config.tracking.artifacts == "/data/my runs/outputs/mlartifacts"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
-    assert config.tracking.uri == "http://tracking:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@tracking:5000")
+    assert build(config.tracking).uri == "http://me:secret@tracking:5000"
+    assert "secret" not in str(resolved(config)), "what is kept with every run and checkpoint"
+    config.tracking.uri = "http://other:5000"
+    assert build(config.tracking).uri == "http://other:5000"
 
 
 def test_configs_build_trackers(tmp_path: Path, repository: Path) -> None:
-    from hydra.utils import instantiate
-
     config = OmegaConf.create({"paths": {"outputs": str(tmp_path)}})
     for name, kind in (("mlflow", "MLflowTracker"), ("none", "NullTracker")):
         config.tracking = OmegaConf.load(repository / "conf" / "tracking" / f"{name}.yaml")
-        assert type(instantiate(config.tracking)).__name__ == kind
+        assert type(build(config.tracking)).__name__ == kind

@@ -30,7 +30,7 @@ from wafer_lab.config.messages import Problem, closest, did_you_mean, listed, sh
 from wafer_lab.config.rules import keys_of, value_at
 from wafer_lab.config.signatures import read_signature
 from wafer_lab.config.sources import UnknownTargetError
-from wafer_lab.config.validate import keywords, problems, unknown_key
+from wafer_lab.config.validate import RUNTIME, keywords, problems, set_by_workflow, unknown_key
 
 # What composing can raise: Hydra uses bare ValueErrors for some misuse of groups.
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
@@ -264,6 +264,8 @@ def _unknown_key(
     _, equals, value = text.partition("=")
     rest = "".join(f".{inner}" for inner in parts[position + 1 :]) + equals + value
     takes, taker = _keywords(owner, prefix)
+    if part in RUNTIME.get(prefix, ()):
+        return Problem(text, set_by_workflow(f"{prefix}.{part}")), None
     if part in takes and not sign:
         full = f"+{below}{part}{rest}"
         return Problem(text, f"{taker} takes it, but the config does not set it; write {full}"), _parse(full)

@@ -3,15 +3,27 @@
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from wafer_lab.config.messages import Problem
+from wafer_lab.config.messages import Problem, did_you_mean, listed
 from wafer_lab.config.signatures import read_signature
 from wafer_lab.config.sources import UnknownTargetError
+from wafer_lab.tracking.mlflow_tracker import masked
 
-_BETTER_LOW = {"loss", "error", "ece", "nll", "brier", "mae", "mse"}
+_BETTER_LOW = {"loss", "error", "ece", "nll", "brier", "mae", "mse", "escape", "alarm"}
 _BETTER_HIGH = {"f1", "accuracy", "precision", "recall", "auroc", "ap", "iou", "dice", "match"}
+
+# What ClassificationTask logs of an epoch's validation, by kind of target: its loss and wafer_lab.metrics.scores,
+# named here because importing those takes too long for a typing mistake. A test compares.
+CLASSIFICATION = "wafer_lab.tasks.classification.ClassificationTask"
+_ALWAYS = {"loss", "f1_macro", "precision_macro", "recall_macro", "escape_rate", "false_alarm_rate"}
+MONITORS = {
+    "multiclass": _ALWAYS | {"accuracy", "balanced_accuracy"},
+    "multilabel": _ALWAYS | {"exact_match", "hamming_accuracy", "f1_micro"},
+}
+MONITORS_PER_CLASS = ("f1/", "precision/", "recall/")  # followed by the name of a class
+_LARGEST_SEED = 2**32 - 1  # NumPy's
 
 
 def value_at(cfg: DictConfig, path: str) -> Any:
@@ -48,15 +60,17 @@ def _serves_target(cfg: DictConfig) -> Iterator[Problem]:
 
 
 def _one_answer_to_imbalance(cfg: DictConfig) -> Iterator[Problem]:
-    off = (None, False, "none")
-    sampler, weights = value_at(cfg, "imbalance.sampler"), value_at(cfg, "imbalance.class_weights")
-    if sampler not in off and weights not in off:
-        yield Problem(
-            "imbalance",
-            f"sampler={sampler} and class_weights={weights} both favour rare classes, so they count twice; "
-            "set one of them to none",
-            level="warning",
-        )
+    off = (None, False, "none", 0)
+    sampler = value_at(cfg, "imbalance.sampler")
+    for name, nothing in (("class_weights", "none"), ("tau", "0")):
+        value = value_at(cfg, f"imbalance.{name}")
+        if sampler not in off and value not in off:
+            yield Problem(
+                "imbalance",
+                f"sampler={sampler} and {name}={value} both favour rare classes, so they count twice; "
+                f"set sampler=none or {name}={nothing}",
+                level="warning",
+            )
 
 
 def _mode_fits_monitor(cfg: DictConfig) -> Iterator[Problem]:
@@ -68,4 +82,71 @@ def _mode_fits_monitor(cfg: DictConfig) -> Iterator[Problem]:
         yield Problem("task.mode", f"{monitor} is best where it is {best}; set task.mode={expected}")
 
 
-RULES = (_serves_target, _one_answer_to_imbalance, _mode_fits_monitor)
+def _monitor_is_logged(cfg: DictConfig) -> Iterator[Problem]:
+    monitor, target = value_at(cfg, "task.monitor"), value_at(cfg, "data.target")
+    if not isinstance(monitor, str):
+        return
+    split, _, score = monitor.partition("/")
+    if split != "val":
+        yield Problem("task.monitor", f"must be a validation score such as val/f1_macro, not {monitor}")
+    elif value_at(cfg, "task._target_") == CLASSIFICATION and target in MONITORS:
+        names = MONITORS[target]
+        if score not in names and not score.startswith(MONITORS_PER_CLASS):
+            hint = did_you_mean(score, names) or f"; choose one of {listed(names)}"
+            yield Problem("task.monitor", f"validation of {target} data gives no {score}{hint}")
+
+
+def _one_device(cfg: DictConfig) -> Iterator[Problem]:
+    for name in ("devices", "num_nodes"):
+        if name not in keys_of(value_at(cfg, "trainer")):
+            continue
+        value = value_at(cfg, f"trainer.{name}")
+        chosen = name == "devices" and isinstance(value, ListConfig) and len(value) == 1  # [3], the fourth GPU
+        if value not in (1, "1") and not chosen:
+            yield Problem(
+                f"trainer.{name}",
+                "several devices are not supported yet: every device would repeat the same batches; "
+                f"use trainer.{name}=1",
+            )
+
+
+def _no_fast_dev_run(cfg: DictConfig) -> Iterator[Problem]:
+    if value_at(cfg, "trainer.fast_dev_run"):
+        yield Problem("trainer.fast_dev_run", "leaves no checkpoint to judge; use debug=smoke")
+
+
+def _needed_callbacks(cfg: DictConfig) -> Iterator[Problem]:
+    why = {"best": "the best checkpoint is what is judged", "history": "the report shows its epochs"}
+    for name, reason in why.items():
+        if "callbacks" in keys_of(cfg) and value_at(cfg, f"callbacks.{name}") is None:
+            yield Problem(f"callbacks.{name}", f"cannot be left out: {reason}; take it from callbacks=default")
+
+
+def _seeds_in_range(cfg: DictConfig) -> Iterator[Problem]:
+    for path in ("seed", "data.seed"):
+        seed = value_at(cfg, path)
+        if isinstance(seed, int) and not 0 <= seed <= _LARGEST_SEED:
+            yield Problem(path, f"must be from 0 to {_LARGEST_SEED}, not {seed}")
+
+
+def _no_password(cfg: DictConfig) -> Iterator[Problem]:
+    uri = value_at(cfg, "tracking.uri")
+    if isinstance(uri, str) and masked(uri) != uri:
+        yield Problem(
+            "tracking.uri",
+            "has a password, and a config is kept with every run and checkpoint; "
+            "set the environment variable MLFLOW_TRACKING_URI instead",
+        )
+
+
+RULES = (
+    _serves_target,
+    _one_answer_to_imbalance,
+    _mode_fits_monitor,
+    _monitor_is_logged,
+    _one_device,
+    _no_fast_dev_run,
+    _needed_callbacks,
+    _seeds_in_range,
+    _no_password,
+)

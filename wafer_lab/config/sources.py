@@ -188,7 +188,7 @@ def find_module(name: str) -> Module | None:
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        raise UnknownTargetError(f"no module {top!r}", top)
+        raise UnknownTargetError(f"no package {top!r} is installed; correct the name or pip install it", top)
     folders = tuple(Path(folder) for folder in spec.submodule_search_locations or ())
     origin = Path(spec.origin) if spec.has_location and spec.origin else None
     found = Module(top, folders, origin if origin and origin.suffix == ".py" else None)

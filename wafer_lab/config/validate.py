@@ -34,8 +34,27 @@ RUNTIME: dict[str, set[str]] = {
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps"},
     "task": {"network", "loss", "class_names", "optimizer", "scheduler", "record"},
+    "trainer": {
+        "callbacks",
+        "logger",
+        "default_root_dir",
+        "enable_progress_bar",
+        "enable_model_summary",
+        "use_distributed_sampler",
+        "plugins",
+    },
     "workflow": {"cfg"},
 }
+# What to use instead of setting one of those keys.
+_INSTEAD: dict[str, str] = {
+    "loss.class_weights": "imbalance=class_weights",
+    "loss.log_prior": "imbalance=logit_adjustment",
+    "trainer.callbacks": "callbacks=... or +callbacks.<name>",
+    "trainer.default_root_dir": "paths.outputs=...",
+    "trainer.logger": "tracking=...",
+}
+# Groups whose entries are built only where another group refers to them: ${augment.maps}.
+_LIBRARIES = {"augment"}
 # What to put where the config says ???.
 HINTS: dict[str, str] = {"data.path": "the data set's file or folder, as downloaded"}
 _INSTANTIATE_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
@@ -84,12 +103,14 @@ def _value_problems(cfg: DictConfig, node: Any, path: str, key: Any) -> Iterator
         if not _is_supplied(node, path, key):
             hint = f", {HINTS[path]}" if path in HINTS else ""
             yield Problem(path, f"needs a value{hint}; set it with {path}=...")
+    elif str(key) in RUNTIME.get(path.rpartition(".")[0], ()):
+        yield Problem(path, set_by_workflow(path))
     elif OmegaConf.is_interpolation(node, key):
         yield from _interpolation_problems(cfg, node, path, key)
     else:
         value = node[key]
         if isinstance(value, DictConfig) and "_target_" in value:
-            yield from _target_problems(value, path)
+            yield from _target_problems(cfg, value, path)
         if isinstance(value, DictConfig):
             for inner in keys_of(value):
                 yield from _value_problems(cfg, value, f"{path}.{inner}", inner)
@@ -155,13 +176,15 @@ def _paths(node: Any, prefix: str = "") -> Iterator[str]:
 # ------------------------------------------------------------------------------------- nodes with a _target_
 
 
-def _target_problems(node: DictConfig, path: str) -> Iterator[Problem]:
+def _target_problems(cfg: DictConfig, node: DictConfig, path: str) -> Iterator[Problem]:
     target = value_at(node, "_target_")
     if not isinstance(target, str):
         return  # missing or broken: said where the value is looked at
     try:
         signature = read_signature(target)
     except UnknownTargetError as error:
+        if error.name == target.split(".")[0] and not _is_built(cfg, path):
+            return  # a package that is not installed, for something that this run does not use
         yield Problem(f"{path}._target_", f"{target}: {error}{did_you_mean(error.name, error.candidates)}")
         return
     if signature is not None:
@@ -169,10 +192,20 @@ def _target_problems(node: DictConfig, path: str) -> Iterator[Problem]:
         yield from _lacking_problems(node, path, target.rpartition(".")[2], signature)
 
 
+def _is_built(cfg: DictConfig, path: str) -> bool:
+    """Whether a run builds the node: always, but in a library only what an interpolation refers to."""
+    if path.split(".")[0] not in _LIBRARIES:
+        return True
+    groups = [key for key in keys_of(cfg) if key != "hydra" and isinstance(cfg._get_node(key), DictConfig)]
+    written = (OmegaConf.to_yaml(cfg._get_node(key)) for key in groups)
+    referred = {name for text in written for name in re.findall(r"\$\{(\w[\w.]*)\}", text)}
+    return any(f"{path}.".startswith(f"{name}.") for name in referred)
+
+
 def _keyword_problems(node: DictConfig, path: str, short: str, signature: Signature) -> Iterator[Problem]:
     for key in keys_of(node):
-        if key in _INSTANTIATE_KEYS:
-            continue
+        if key in _INSTANTIATE_KEYS or (key in RUNTIME.get(path, ()) and not OmegaConf.is_missing(node, key)):
+            continue  # of the latter it is said that the workflow sets them
         if key in signature.parameters:
             yield from _type_problems(node, path, key, signature.parameters[key])
         elif not signature.accepts_kwargs:
@@ -191,6 +224,11 @@ def _lacking_problems(node: DictConfig, path: str, short: str, signature: Signat
 def keywords(signature: Signature, path: str) -> list[str]:
     """The keywords that are the config's to set: those of the target without what the workflow adds."""
     return [name for name in signature.parameters if name not in RUNTIME.get(path, set())]
+
+
+def set_by_workflow(path: str) -> str:
+    """Message for one of the keys in RUNTIME, which would be replaced without a word."""
+    return f"set by the workflow; use {_INSTEAD[path]}" if path in _INSTEAD else "set by the workflow; leave it out"
 
 
 def unknown_key(key: str, short: str, names: list[str]) -> str:

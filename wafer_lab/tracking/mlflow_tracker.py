@@ -26,9 +26,14 @@ _SERVER = ("http://", "https://")
 _FILE = "sqlite:///"
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _SECONDS = 5
+_RETRY_SECONDS = 30
 _VALUE_LENGTH = 250
 _BATCH = 100
 _PARENT_TAG = "mlflow.parentRunId"
+# Passwords and tokens in an address: user:password@, token@ of a server, ?password=
+_SECRET = re.compile(
+    r"(https?://)[^/@\s]+(?=@)|(://[^:/@\s]*:)\S+(?=@)|([?&](?:password|passwd|pwd|token)=)[^&\s]+", re.IGNORECASE
+)
 
 # The run whose block we are in, whichever tracker opened it.
 _enclosing: ContextVar["MlflowRun | None"] = ContextVar("enclosing", default=None)
@@ -41,12 +46,17 @@ class MLflowTracker:
 
     Args:
         uri: the store: ``sqlite:///<absolute path>.db``, another database, or a server's ``http(s)://``
-            address.
+            address. None: what the environment variable ``MLFLOW_TRACKING_URI`` says, else the file ``store``.
         experiment: the experiment's name; it is made where there is none.
         artifacts: folder for the artifacts of a new experiment in a database; a server has its own.
+        store: the SQLite file that is used where nothing else is named.
     """
 
-    def __init__(self, uri: str, experiment: str, artifacts: Path | str) -> None:
+    def __init__(
+        self, uri: str | None, experiment: str, artifacts: Path | str, store: Path | str = "mlflow.db"
+    ) -> None:
+        if uri is None:  # read here and not in the config, which is kept with every run: it may hold a password
+            uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_FILE}{store}"
         self.uri = _absolute(uri)
         self.experiment = experiment
         self.artifacts = Path(artifacts).absolute()
@@ -102,7 +112,7 @@ class MLflowTracker:
         except ModuleNotFoundError as error:
             package = error.name or "mlflow"
             raise UserError(
-                f"tracking=mlflow with {_masked(self.uri)} needs the package {package}, which is not "
+                f"tracking=mlflow with {masked(self.uri)} needs the package {package}, which is not "
                 f"installed; pip install {package}, or use tracking=none"
             ) from error
         except Exception as error:  # MLflow lets SQLAlchemy's, requests' and its own exceptions through.
@@ -129,13 +139,19 @@ class MLflowTracker:
 
 
 class MlflowRun:
-    """One open run. If the store stops answering, it says so once and lets the work go on unrecorded."""
+    """One open run.
+
+    If the store stops answering, it says so and lets the work go on. Values are then tried again at most every
+    30 s, files and values without a step always. What was not recorded is lost; the run is tagged
+    ``incomplete`` when it ends.
+    """
 
     def __init__(self, client: Any, uri: str, experiment: str, experiment_id: str, run_id: str) -> None:
         self._client = client
         self._experiment = experiment
         self._experiment_id = experiment_id
-        self._lost = False
+        self._retry_at: float | None = None  # on the monotonic clock; None while the store answers
+        self._complete = True
         self.uri = uri
         self.id = run_id
 
@@ -153,7 +169,7 @@ class MlflowRun:
         now = int(time.time() * 1000)
         values = [Metric(_allowed(key), float(value), now, step or 0) for key, value in metrics.items()]
         for batch in _batches(values):
-            self._attempt(self._client.log_batch, self.id, metrics=batch)
+            self._attempt(self._client.log_batch, self.id, metrics=batch, now=step is None)
 
     def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
         """Keep a copy of a file, or of a whole folder (under its own name unless ``folder`` is given)."""
@@ -161,9 +177,9 @@ class MlflowRun:
         if not path.exists():
             raise FileNotFoundError(path)
         if path.is_dir():
-            self._attempt(self._client.log_artifacts, self.id, str(path), folder or path.name)
+            self._attempt(self._client.log_artifacts, self.id, str(path), folder or path.name, now=True)
         else:
-            self._attempt(self._client.log_artifact, self.id, str(path), folder)
+            self._attempt(self._client.log_artifact, self.id, str(path), folder, now=True)
 
     def log_config(self, config: dict[str, Any]) -> None:
         """Record the configuration as parameters and as the artifact ``config.yaml``."""
@@ -179,26 +195,34 @@ class MlflowRun:
     def how_to_open(self) -> str:
         """The run's address on a server, or the command that shows the store."""
         if self.uri.startswith(_SERVER):
-            return f"{_masked(self.uri.rstrip('/'))}/#/experiments/{self._experiment_id}/runs/{self.id}"
-        return f"mlflow ui --backend-store-uri {shlex.quote(_masked(self.uri))}"
+            return f"{masked(self.uri.rstrip('/'))}/#/experiments/{self._experiment_id}/runs/{self.id}"
+        return f"mlflow ui --backend-store-uri {shlex.quote(masked(self.uri))}"
 
     def close(self, status: str) -> None:
         """End the run as FINISHED, FAILED or KILLED."""
-        with _brief_requests() if self._lost else nullcontext():
-            self._lost = False
-            self._attempt(self._client.set_terminated, self.id, status)
+        if not self._complete:
+            self._attempt(self._client.set_tag, self.id, "incomplete", "true", now=True)
+        self._attempt(self._client.set_terminated, self.id, status, now=True)
+        if not self._complete:
+            _log.warning("the record of run %s in MLflow is incomplete; its own folder has everything", self.id)
 
-    def _attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        if self._lost:
+    def _attempt(self, call: Callable[..., Any], *args: Any, now: bool = False, **kwargs: Any) -> None:
+        """Call the store, unless it failed a moment ago and the call need not be tried `now`."""
+        failing = self._retry_at is not None
+        if self._retry_at is not None and not now and time.monotonic() < self._retry_at:
+            self._complete = False
             return
         try:
-            call(*args, **kwargs)
+            with _brief_requests() if failing else nullcontext():
+                call(*args, **kwargs)
+            self._retry_at = None
         except Exception as error:  # Hours of training are worth more than their record.
             if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
                 raise  # Ours to mend, not the store's.
-            self._lost = True
-            reason = _first_line(_masked(_reason(error)))
-            _log.warning("MLflow at %s failed (%s); the run goes on without it", _masked(self.uri), reason)
+            self._retry_at, self._complete = time.monotonic() + _RETRY_SECONDS, False
+            if not failing:
+                reason = _first_line(masked(_reason(error)))
+                _log.warning("MLflow at %s failed (%s); the run goes on and tries again", masked(self.uri), reason)
 
 
 def _absolute(uri: str) -> str:
@@ -237,9 +261,9 @@ def _check_file(uri: str, path: Path) -> None:
 
 
 def _unusable(uri: str, reason: str) -> UserError:
-    reason = _first_line(_masked(reason)).rstrip(".")
+    reason = _first_line(masked(reason)).rstrip(".")
     return UserError(
-        f"cannot record runs in the MLflow store {_masked(uri)!r}: {reason}; "
+        f"cannot record runs in the MLflow store {masked(uri)!r}: {reason}; "
         "set MLFLOW_TRACKING_URI (or tracking.uri) to sqlite:////<absolute path>/mlflow.db or to the http "
         "address of a running MLflow server, or use tracking=none"
     )
@@ -259,9 +283,9 @@ def _first_line(text: str) -> str:
     return (text.strip().splitlines() or ["no reason given"])[0][:300]
 
 
-def _masked(text: str) -> str:
-    """The text without the password of any address in it."""
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)
+def masked(text: str) -> str:
+    """The text without the passwords and tokens of addresses in it."""
+    return _SECRET.sub(r"\1\2\3***", text)
 
 
 @contextmanager
@@ -330,8 +354,8 @@ def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _allowed(key: str) -> str:
-    """The name with nothing in it that MLflow refuses: odd characters, doubled or trailing slashes."""
-    return posixpath.normpath(re.sub(r"[^a-zA-Z0-9_/. -]", "_", key))
+    """The name with nothing in it that MLflow refuses: all but letters of any script, digits and `_/. -`."""
+    return posixpath.normpath(re.sub(r"[^\w/. -]", "_", key))
 
 
 def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

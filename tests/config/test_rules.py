@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from wafer_lab.config.messages import ConfigWarning
+from wafer_lab.config.rules import CLASSIFICATION, MONITORS, MONITORS_PER_CLASS
+from wafer_lab.config.validate import problems, validate
+from wafer_lab.metrics.scores import MultilabelCounts, multiclass_scores, multilabel_scores
+
+SEVERAL = "several devices are not supported yet: every device would repeat the same batches; use trainer."
+
+
+def found(yaml):
+    return [str(problem) for problem in problems(OmegaConf.create(yaml))]
+
+
+def monitoring(monitor, target):
+    lacking = "network: '???', loss: '???', class_names: '???', optimizer: '???'"
+    task = f"_target_: {CLASSIFICATION}, target: {target}, monitor: {monitor}, {lacking}"
+    return found(f"data: {{target: {target}}}\ntask: {{{task}}}")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("trainer: {devices: 2}", f"trainer.devices: {SEVERAL}devices=1"),
+        ("trainer: {devices: auto}", f"trainer.devices: {SEVERAL}devices=1"),
+        ("trainer: {devices: -1}", f"trainer.devices: {SEVERAL}devices=1"),
+        ("trainer: {devices: null}", f"trainer.devices: {SEVERAL}devices=1"),
+        ("trainer: {devices: [0, 1]}", f"trainer.devices: {SEVERAL}devices=1"),
+        ("trainer: {devices: 1, num_nodes: 2}", f"trainer.num_nodes: {SEVERAL}num_nodes=1"),
+        ("trainer: {fast_dev_run: true}", "trainer.fast_dev_run: leaves no checkpoint to judge; use debug=smoke"),
+        ("trainer: {fast_dev_run: 3}", "trainer.fast_dev_run: leaves no checkpoint to judge; use debug=smoke"),
+        (
+            "callbacks: {best: null, history: {}}",
+            "callbacks.best: cannot be left out: the best checkpoint is what is judged; take it from callbacks=default",
+        ),
+        (
+            "callbacks: {best: {}}",
+            "callbacks.history: cannot be left out: the report shows its epochs; take it from callbacks=default",
+        ),
+        ("seed: -1", "seed: must be from 0 to 4294967295, not -1"),
+        ("data: {seed: -3}", "data.seed: must be from 0 to 4294967295, not -3"),
+        ("task: {monitor: test/f1_macro}", "task.monitor: must be a validation score such as val/f1_macro, "
+         "not test/f1_macro"),
+        ("task: {monitor: train/loss}", "task.monitor: must be a validation score such as val/f1_macro, "
+         "not train/loss"),
+        ("task: {monitor: f1_macro}", "task.monitor: must be a validation score such as val/f1_macro, not f1_macro"),
+        ("task: {monitor: val/escape_rate, mode: max}", "task.mode: val/escape_rate is best where it is lowest; "
+         "set task.mode=min"),
+    ],
+)  # fmt: skip
+def test_each_rule(yaml, message):
+    assert found(yaml) == [message]
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        "trainer: {devices: 1, num_nodes: 1, fast_dev_run: false}",
+        "trainer: {devices: '1'}",
+        "trainer: {devices: [3]}",
+        "callbacks: {best: {}, history: {}, early_stopping: null}",
+        "seed: 0\ndata: {seed: 4294967295}",
+        "tracking: {uri: null}",
+        "tracking: {uri: 'postgresql://me@db.example:5432/runs'}",
+        "tracking: {uri: 'http://tracking.example:5000'}",
+        "tracking: {uri: 'sqlite:////data/a:b@c/mlflow.db'}",
+    ],
+)
+def test_what_is_not_a_problem(yaml):
+    assert found(yaml) == []
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://me:s3cret@db.example/runs",
+        "postgresql+psycopg2://me:s3/cr@t@db.example/runs",
+        "https://s3cret@tracking.example",
+        "mysql://db.example/runs?user=me&password=s3cret",
+    ],
+)
+def test_a_password_does_not_go_into_the_config(uri):
+    cfg = OmegaConf.create({"tracking": {"uri": uri}})
+    assert [str(problem) for problem in problems(cfg)] == [
+        "tracking.uri: has a password, and a config is kept with every run and checkpoint; "
+        "set the environment variable MLFLOW_TRACKING_URI instead"
+    ]
+
+
+@pytest.mark.parametrize(("name", "value"), [("class_weights", "balanced"), ("tau", 1.0)])
+def test_a_sampler_and_a_second_correction_are_a_warning(name, value):
+    cfg = OmegaConf.create({"imbalance": {"sampler": "balanced", name: value}})
+    with pytest.warns(ConfigWarning, match=f"imbalance: sampler=balanced and {name}={value} both favour"):
+        validate(cfg)
+
+
+def test_one_correction_is_no_warning():
+    assert found("imbalance: {sampler: balanced, class_weights: none, tau: 0.0}") == []
+    assert found("imbalance: {sampler: none, class_weights: none, tau: 1.0}") == []
+
+
+@pytest.mark.parametrize(
+    ("monitor", "target"),
+    [
+        ("val/exact_match", "multiclass"),
+        ("val/f1_micro", "multiclass"),
+        ("val/hamming_accuracy", "multiclass"),
+        ("val/balanced_accuracy", "multilabel"),
+        ("val/accuracy", "multilabel"),
+        ("val/auroc_macro", "multiclass"),
+        ("val/f1_makro", "multilabel"),
+    ],
+)
+def test_a_score_that_validation_does_not_give(monitor, target):
+    (message,) = monitoring(monitor, target)
+    assert message.startswith(f"task.monitor: validation of {target} data gives no {monitor[4:]};")
+
+
+def test_monitors_are_the_scores_that_are_logged():
+    names = ["none", "Loc"]
+    scores = {
+        "multiclass": multiclass_scores(np.eye(2), names),
+        "multilabel": multilabel_scores(MultilabelCounts.of(np.eye(2), np.eye(2)), names),
+    }
+    for target, given in scores.items():
+        assert {name for name in given if not name.startswith(MONITORS_PER_CLASS)} | {"loss"} == MONITORS[target]
+        for name in given:
+            assert monitoring(f"val/{name}", target) == []
