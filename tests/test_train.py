@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from wafer_lab.data.simulator import Simulator
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+WAFER_LAB = [sys.executable, "-c", "from wafer_lab.cli import main; main()"]
 SMALL = ["debug=smoke", "data.source.num_wafers=300", "model=wafer_cnn", "model.width=8", "figures=false"]
 
 
@@ -26,13 +28,19 @@ def command(tmp_path):
     return run
 
 
-def test_a_grid_gives_one_finished_mlflow_run_each(command, tmp_path):
+def test_a_grid_gives_one_finished_mlflow_run_each_and_predicts(command, tmp_path):
     done = command(sys.executable, "train.py", "--multirun", "loss=cross_entropy,focal", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     assert "Traceback" not in done.stderr
     folders = sorted(p for p in (tmp_path / "outputs/runs").iterdir() if p.is_dir())
     assert [len(list(f.glob("checkpoints/best.ckpt"))) for f in folders] == [1, 1]
+    np.save(tmp_path / "wafer.npy", np.ones((30, 30), np.uint8))
+    done = command(*WAFER_LAB, "predict", folders[0], tmp_path / "wafer.npy", "--out", tmp_path / "out.csv")
+    assert done.returncode == 0, done.stderr
+    header, row = (tmp_path / "out.csv").read_text().splitlines()
+    assert header.startswith('"index","path","prediction","p_Center"')
+    assert row.startswith('0,"wafer.npy",')
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
@@ -75,12 +83,11 @@ def test_the_wafer_lab_command(command, tmp_path):
     from wafer_lab.data.prepare import prepare
 
     prepare(Simulator(num_wafers=40), tmp_path / "store")
-    entry = [sys.executable, "-c", "from wafer_lab.cli import main; main()"]
-    done = command(*entry, "data", "prepare", tmp_path / "store", tmp_path / "again")
+    done = command(*WAFER_LAB, "data", "prepare", tmp_path / "store", tmp_path / "again")
     assert done.returncode == 2
     assert "prepared store already" in done.stderr
-    done = command(*entry, "predict", tmp_path / "no_run", tmp_path / "store", "--out", tmp_path / "out.csv")
+    done = command(*WAFER_LAB, "predict", tmp_path / "no_run", tmp_path / "store", "--out", tmp_path / "out.csv")
     assert done.returncode == 2
     assert "no checkpoint" in done.stderr
     assert not (tmp_path / "out.csv").exists()
-    assert "predict" in command(*entry, "--help").stdout
+    assert "predict" in command(*WAFER_LAB, "--help").stdout

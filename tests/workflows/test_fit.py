@@ -152,7 +152,7 @@ def test_a_checkpoint_of_another_split_or_network_is_refused(tiny):
     resume = f"ckpt_path={first.run_dir}/checkpoints/last.ckpt"
     with pytest.raises(UserError, match="another split"):
         fit(tiny(resume, "data.split=kfold", run="second"))
-    with pytest.raises(UserError, match=r"another model: width was 24, is 8"):
+    with pytest.raises(UserError, match=r"model\.width was 24, is 8"):
         fit(tiny(resume, "model.width=8", run="second"))
 
 
@@ -169,7 +169,7 @@ def test_a_checkpoint_that_would_run_code_does_not(tmp_path):
         def __reduce__(self):
             return Path.touch, (tmp_path / "ran",)
 
-    torch.save({"state_dict": {}, "wafer_lab": Payload()}, tmp_path / "bad.ckpt")
+    torch.save({"state_dict": {}, "wafer_lab": Payload()}, tmp_path / "bad.ckpt")  # not plain data
     with pytest.raises(UserError, match="could run code"):
         load_task(tmp_path / "bad.ckpt")
     assert not (tmp_path / "ran").exists()
@@ -197,3 +197,64 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tiny):
     fit(tiny())
     with pytest.raises(UserError, match="already holds a run"):
         fit(tiny())
+
+
+@pytest.mark.parametrize(
+    "target", ["urllib.request.urlretrieve", "wafer_lab.models.resnet.torch.load", "wafer_lab.errors.UserError"]
+)
+def test_a_checkpoint_may_only_name_networks(tmp_path, target):
+    record = {"config": {"model": {"_target_": target}, "head": {}}, "class_names": ["a"]}
+    torch.save({"state_dict": {}, "wafer_lab": record}, tmp_path / "bad.ckpt")
+    with pytest.raises(UserError, match=r"no network of wafer_lab\.models"):
+        load_task(tmp_path / "bad.ckpt")
+
+
+def test_the_best_epoch_is_judged_not_the_last(tiny, monkeypatch):
+    """The last epoch is spoilt on purpose: what is scored must be the one before it."""
+    monkeypatch.syspath_prepend(str(HERE))
+    spoil = ["+callbacks.spoil._target_=kill.SpoilLastEpoch", "data.limit=null", "trainer.max_epochs=3"]
+    result = fit(tiny(*spoil, "optimizer.lr=0.003"))
+    best, last = (weights(result.run_dir / f"checkpoints/{name}.ckpt") for name in ("best", "last"))
+    assert not equal(best, last)
+    assert result.scores["val/f1_macro"] == pytest.approx(result.monitored, abs=0.03)
+    loaded = load_task(result.run_dir).network.state_dict()
+    assert all(torch.equal(loaded[k], best[f"network.{k}"]) for k in loaded)
+
+
+def test_with_ema_the_averaged_weights_are_judged(tiny):
+    plain, averaged = fit(tiny(run="plain")), fit(tiny("callbacks=ema", run="ema"))
+    last = [weights(r.run_dir / "checkpoints/last.ckpt") for r in (plain, averaged)]
+    assert not equal(*last)
+    stored = torch.load(averaged.run_dir / "checkpoints/last.ckpt", weights_only=True)
+    assert equal(stored["current_model_state"], last[0]), "training itself must not change"
+
+
+def test_a_run_that_stopped_early_stays_stopped(tiny):
+    """Killed after its last epoch, before its predictions: resuming goes straight to them."""
+    options = ["trainer.max_epochs=20", "callbacks.early_stopping.patience=1", "optimizer.lr=0.0"]
+    first = fit(tiny(*options))
+    before = weights(first.run_dir / "checkpoints/last.ckpt")
+    resumed = fit(tiny(*options, f"ckpt_path={first.run_dir}/checkpoints/last.ckpt"))
+    assert equal(before, weights(first.run_dir / "checkpoints/last.ckpt"))
+    assert np.array_equal(first.predictions.logits, resumed.predictions.logits)
+
+
+def test_a_moved_run_remembers_its_best_score(tiny):
+    first = fit(tiny("data.limit=null", "optimizer.lr=0.003", "scheduler=none", run="first"))
+    moved = first.run_dir.rename(first.run_dir.parent / "moved")
+    longer = ["data.limit=null", "optimizer.lr=0.003", "scheduler=none", "trainer.max_epochs=2"]
+    resume = f"ckpt_path={moved}/checkpoints/last.ckpt"
+    resumed = fit(tiny(*longer, resume, run="moved"))
+    assert resumed.monitored >= first.monitored
+
+
+def test_a_monitor_that_does_not_exist_is_told_before_training(tiny):
+    cfg = tiny("task.monitor=val/f1_makro")
+    with pytest.raises(UserError, match="val/f1_macro"):
+        run(cfg)
+    assert not Path(cfg.paths.run).exists()
+
+
+def test_divergence_is_told(tiny):
+    with pytest.raises(UserError, match="diverged"):
+        fit(tiny("optimizer.lr=1e30", "scheduler=none", "trainer.gradient_clip_val=null", "trainer.max_epochs=3"))

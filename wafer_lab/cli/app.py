@@ -32,11 +32,12 @@ def predict(
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
     from wafer_lab.data.readers import open_source
+
+    source = open_source(input)  # before torch is imported: a wrong path is told at once
     from wafer_lab.workflows.checkpoint import load_task
     from wafer_lab.workflows.inference import predict_source
 
     loaded = load_task(model)
-    source = open_source(input)
     columns = (TextColumn("{task.completed:,} wafers"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         shown = bar.add_task("", total=None)

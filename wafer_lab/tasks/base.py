@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -61,6 +62,10 @@ class Task(pl.LightningModule):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.record, self.seed = record or {}, seed
 
+    def monitors(self) -> list[str]:
+        """Names of the values that `monitor` may choose from."""
+        raise NotImplementedError
+
     def forward(self, image: Tensor) -> Any:
         """Run the network."""
         return self._forward[0](image)
@@ -73,9 +78,15 @@ class Task(pl.LightningModule):
         schedule = self.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """Keep a run stopped that had stopped early before it was resumed."""
+        stops = [c for c in self.trainer.callbacks if isinstance(c, EarlyStopping)]  # type: ignore[attr-defined]
+        if any(stop.wait_count >= stop.patience for stop in stops):
+            self.trainer.should_stop = True
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Make all that is random in a step a function of (seed, step): a resumed run then repeats it exactly."""
-        state = np.random.SeedSequence((self.seed, self.global_step)).generate_state(1)
+        """Make all that is random in a step a function of its place: a resumed run then repeats it exactly."""
+        state = np.random.SeedSequence((self.seed, self.current_epoch, batch_idx)).generate_state(1)
         torch.manual_seed(int(state[0]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

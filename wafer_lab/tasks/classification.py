@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from wafer_lab.data.batches import Batch
+from wafer_lab.errors import UserError
 from wafer_lab.metrics.collection import classification_metrics
 from wafer_lab.tasks.base import Task
 
@@ -38,12 +40,21 @@ class ClassificationTask(Task):
     ):
         super().__init__(network, **options)
         self.loss, self.target, self.monitor, self.mode = loss, target, monitor, mode
+        self.class_names = tuple(class_names)
         self.scores = classification_metrics(target, len(class_names), tuple(class_names), ranking=False)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(B, C) float32 in [0, 1]: softmax over classes, or a sigmoid per label."""
         logits = logits.float()
         return logits.softmax(-1) if self.target == "multiclass" else logits.sigmoid()
+
+    def monitors(self) -> list[str]:
+        """Names that `monitor` may have."""
+        scores = self.scores.clone(prefix="val/")
+        width = len(self.class_names)
+        target = torch.zeros(1, dtype=torch.long) if self.target == "multiclass" else torch.zeros(1, width)
+        scores.update(torch.full((1, width), 1 / width), target.long())
+        return ["val/loss", *scores.compute()]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
@@ -54,6 +65,11 @@ class ClassificationTask(Task):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch into the epoch's loss and scores."""
         logits = self(batch.image)
+        if not logits.isfinite().all():
+            raise UserError(
+                f"training diverged: the network's outputs are not finite in epoch {self.current_epoch + 1}; lower "
+                "optimizer.lr, or try trainer.precision=32-true"
+            )
         self.log("val/loss", self.loss(logits, batch.target), batch_size=len(batch.row))
         self.scores.update(self.probabilities(logits), batch.target.long())
 

@@ -1,5 +1,6 @@
 """From a composed config to the objects of a run."""
 
+import difflib
 import sys
 from typing import Any
 
@@ -11,9 +12,11 @@ from torch import nn
 import wafer_lab
 from wafer_lab.config.build import build
 from wafer_lab.data.datamodule import WaferDataModule
+from wafer_lab.errors import UserError
 from wafer_lab.imbalance.strategy import Imbalance, class_counts
 from wafer_lab.models.classifier import Classifier
 from wafer_lab.tasks.base import Task
+from wafer_lab.tasks.checkpointing import AtomicCheckpointIO
 
 
 def build_network(config: Any) -> nn.Module:
@@ -59,6 +62,9 @@ def build_task(cfg: DictConfig, config: dict[str, Any], datamodule: WaferDataMod
         scheduler=build(cfg.scheduler) if cfg.scheduler else None,
         record=record,
     )
+    if cfg.task.monitor not in (names := task.monitors()):
+        close = difflib.get_close_matches(cfg.task.monitor, names, n=3)
+        raise UserError(f"task.monitor: there is no {cfg.task.monitor}; choose {', '.join(close or names[:8])}")
     return task
 
 
@@ -70,6 +76,7 @@ def build_trainer(cfg: DictConfig, logger: Any) -> tuple[pl.Trainer, dict[str, A
     trainer: pl.Trainer = build(
         cfg.trainer,
         callbacks=list(callbacks.values()),
+        plugins=[AtomicCheckpointIO()],
         logger=logger or False,
         default_root_dir=cfg.paths.run,
         enable_progress_bar=sys.stderr.isatty(),

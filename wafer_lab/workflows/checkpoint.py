@@ -1,6 +1,9 @@
 """Reading checkpoints: nothing in them is run, and what does not fit is said in one line."""
 
+import importlib
 import pickle
+import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,11 +11,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from wafer_lab import models
 from wafer_lab.errors import UserError
 from wafer_lab.workflows.assemble import build_network
 
-# What may not change when a run goes on; a longer trainer.max_epochs may.
-RESUMED_GROUPS = ("task", "head", "model", "loss", "imbalance", "augment", "optimizer", "scheduler")
+# What may not change when a run goes on.
+RESUMED_GROUPS = ("task", "head", "model", "loss", "imbalance", "optimizer", "scheduler")
+RESUMED_TRAINER = ("precision", "gradient_clip_val", "accumulate_grad_batches")
 
 
 class Loaded(NamedTuple):
@@ -77,6 +82,8 @@ def load_task(path: str | Path) -> Loaded:
         path = path / "checkpoints" / "best.ckpt"
     checkpoint = read_checkpoint(path)
     record = checkpoint["wafer_lab"]
+    for group in ("model", "head"):
+        _check_targets(record["config"][group], path)
     config = OmegaConf.create(record["config"])
     network = build_network(config)
     restore(network, checkpoint, path)
@@ -98,39 +105,69 @@ def restore(network: nn.Module, checkpoint: dict[str, Any], path: str | Path) ->
         raise UserError(f"the weights in {path} are of another network: {detail}") from None
 
 
-def check_resumable(path: str | Path, config: Any, class_names: tuple[str, ...], split_digest: str) -> None:
+def check_resumable(path: str | Path, ours: dict[str, Any]) -> None:
     """Refuse to resume a run as a different one.
 
     Args:
         path: The checkpoint to resume from.
-        config: The resolved config of the run about to start.
-        class_names: Its classes.
-        split_digest: Its split.
+        ours: The record of the run about to start, as its checkpoints will hold it.
 
     Raises:
-        UserError: The checkpoint is unreadable, or of other classes, another split or another network.
+        UserError: The checkpoint is unreadable, or of other classes, other data, another split or other settings.
     """
-    record = read_checkpoint(path)["wafer_lab"]
-    theirs = tuple(record["class_names"])
-    if theirs != class_names:
+    theirs = read_checkpoint(path)["wafer_lab"]
+    if theirs["class_names"] != ours["class_names"]:
         raise UserError(
-            f"{path} was trained on {len(theirs)} classes ({', '.join(theirs)}), this run has {len(class_names)} "
-            f"({', '.join(class_names)}); resume with the data it was trained on"
+            f"{path} was trained on {_names(theirs)}, this run has {_names(ours)}; resume with its own data"
         )
-    if record["split_digest"] != split_digest:
-        raise UserError(
-            f"{path} was trained on another split ({record['split_digest']}, now {split_digest}); resume with its "
-            "data.path, data.split and data.seed, or its test wafers end up in training"
-        )
-    for group in RESUMED_GROUPS:
-        if record["config"][group] != config[group]:
+    for key, what in (("data_fingerprint", "other data"), ("split_digest", "another split")):
+        if theirs[key] != ours[key]:
             raise UserError(
-                f"{path} was trained with another {group}: {_difference(record['config'][group], config[group])}; "
-                "resume with the same one"
+                f"{path} was trained on {what} ({theirs[key]}, now {ours[key]}); resume with its data.path, data.split "
+                "and data.seed, or its test wafers end up in training"
             )
+    before, now = _decisive(theirs["config"]), _decisive(ours["config"])
+    changed = [f"{k} was {before.get(k)}, is {now.get(k)}" for k in before | now if before.get(k) != now.get(k)]
+    if changed:
+        raise UserError(f"{path} was trained with other settings: {'; '.join(changed)}; resume with the same ones")
 
 
-def _difference(theirs: dict[str, Any] | None, ours: dict[str, Any] | None) -> str:
-    theirs, ours = theirs or {}, ours or {}
-    keys = sorted(k for k in theirs.keys() | ours.keys() if theirs.get(k) != ours.get(k))
-    return ", ".join(f"{k} was {theirs.get(k)}, is {ours.get(k)}" for k in keys)
+def _names(record: dict[str, Any]) -> str:
+    return f"{len(record['class_names'])} classes ({', '.join(record['class_names'])})"
+
+
+def _decisive(config: dict[str, Any]) -> dict[str, Any]:
+    """Every setting that decides the weights, by its dotted path."""
+    groups = {group: config[group] for group in RESUMED_GROUPS}
+    groups["data"] = {k: v for k, v in config["data"].items() if k not in ("path", "cache", "num_workers")}
+    # A schedule spans the whole run; without one a run may be made longer.
+    kept = (*RESUMED_TRAINER, "max_epochs") if config["scheduler"] else RESUMED_TRAINER
+    groups["trainer"] = {k: config["trainer"].get(k) for k in kept}
+    return dict(_flat(groups, ""))
+
+
+def _flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _flat(value, f"{path}.{key}".lstrip("."))
+    else:
+        yield path, node
+
+
+def _check_targets(node: Any, path: str | Path) -> None:
+    """Let a checkpoint name networks of wafer_lab.models only: its config comes from whoever made the file."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            module, _, name = str(node["_target_"]).rpartition(".")
+            known = module in {f"{models.__name__}.{m.name}" for m in pkgutil.iter_modules(models.__path__)}
+            found = getattr(importlib.import_module(module), name, None) if known else None
+            if getattr(found, "__module__", None) != module:
+                raise UserError(
+                    f"{path} asks for {node['_target_']}, which is no network of wafer_lab.models; it was not loaded, "
+                    "because loading it could run code"
+                )
+        for value in node.values():
+            _check_targets(value, path)
+    elif isinstance(node, list):
+        for value in node:
+            _check_targets(value, path)

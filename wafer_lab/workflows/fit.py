@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from wafer_lab.config.build import build, resolved
 from wafer_lab.data.datamodule import WaferDataModule
-from wafer_lab.errors import UserError
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.workflows import run_files
@@ -56,19 +55,20 @@ def fit(cfg: DictConfig) -> FitResult:
     datamodule: WaferDataModule = build(cfg.data)
     datamodule.setup()
     task = build_task(cfg, config, datamodule)
-    if not cfg.ckpt_path and (run_dir / "config.yaml").exists():
-        raise UserError(f"{run_dir} already holds a run; give this one another name= or wait a second")
     if cfg.ckpt_path:
-        check_resumable(cfg.ckpt_path, config, datamodule.class_names, datamodule.split_digest)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    run_files.write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-    print(run_files.opening(datamodule, task, run_dir), flush=True)
-    with build(cfg.tracking).run(cfg.name, config, run_files.tags(datamodule)) as tracked:
+        check_resumable(cfg.ckpt_path, task.record)
+    tracker = build(cfg.tracking)
+    with (
+        run_files.claim(run_dir, config, resumes=bool(cfg.ckpt_path)),
+        tracker.run(cfg.name, config, run_files.tags(datamodule)) as tracked,
+    ):
+        print(run_files.opening(datamodule, task, run_dir), flush=True)
         trainer, callbacks = build_trainer(cfg, tracked.logger)
+        device = trainer.strategy.root_device  # after fit the task is back on the CPU
         trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         best = run_dir / "checkpoints" / "best.ckpt"
         restore(task.network, read_checkpoint(best), best)
-        predictions = predict_split(task.network, datamodule, ("val", "test"), task.device)
+        predictions = predict_split(task.network, datamodule, ("val", "test"), device)
         made["duration"] = f"{(time.monotonic() - started) / 60:.1f} minutes"
         scores = run_files.write(run_dir, predictions, callbacks["history"], config, made, tracked)
     return FitResult(run_dir, float(callbacks["best"].best_model_score), scores, predictions)

@@ -2,13 +2,16 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from wafer_lab.data.datamodule import PARTS, WaferDataModule
+from wafer_lab.errors import UserError
 from wafer_lab.evaluation.intervals import evaluate
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import git_revision
@@ -24,6 +27,36 @@ def write_text(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.tmp")
     beside.write_text(text)
     os.replace(beside, path)
+
+
+@contextmanager
+def claim(run_dir: Path, config: Mapping[str, Any], resumes: bool) -> Iterator[None]:
+    """Make a folder this run's own, by its config.yaml; a mistake found before any checkpoint gives it back.
+
+    Args:
+        run_dir: The folder, made where it is missing.
+        config: The resolved config.
+        resumes: Whether the run goes on in a folder of its own.
+
+    Raises:
+        UserError: The folder holds another run.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    file, text = run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+    if resumes:
+        write_text(file, text)
+    else:
+        try:
+            with file.open("x") as new:
+                new.write(text)
+        except FileExistsError:
+            raise UserError(f"{run_dir} already holds a run; give this one another name=") from None
+    try:
+        yield
+    except UserError:
+        if not resumes and not (run_dir / "checkpoints").exists():
+            file.unlink()
+        raise
 
 
 def opening(datamodule: WaferDataModule, task: Task, run_dir: Path) -> str:

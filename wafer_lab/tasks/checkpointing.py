@@ -1,0 +1,46 @@
+"""Checkpoints that survive a stop at any moment and a move of the run's folder."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint for a run's folder that may have been moved or mounted elsewhere.
+
+    Lightning forgets the best score when the folder's path has changed, and would then overwrite the best checkpoint
+    with the next epoch's. The files lie beside the checkpoint that is resumed from, whatever the path.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state, its paths put into today's folder."""
+        here = Path(str(self.dirpath))
+        moved = {
+            name: str(here / Path(state_dict[name]).name) if state_dict[name] else ""
+            for name in ("best_model_path", "kth_best_model_path", "last_model_path")
+        }
+        kept = {str(here / Path(path).name): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": kept, "dirpath": self.dirpath})
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint beside its place, then rename.
+
+    Lightning writes to the system's temporary folder and moves; from another file system that is a copy over the only
+    checkpoint there is.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save; a stop at any moment leaves the old file or the new one."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.tmp")
+        try:
+            torch.save(checkpoint, beside)
+            os.replace(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
