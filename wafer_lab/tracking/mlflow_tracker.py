@@ -62,7 +62,14 @@ class MLflowTracker:
         self.artifacts = Path(artifacts).absolute()
 
     @contextmanager
-    def run(self, name: str, config: dict[str, Any], tags: dict[str, str], nested: bool = False) -> Iterator[Run]:
+    def run(
+        self,
+        name: str,
+        config: dict[str, Any],
+        tags: dict[str, str],
+        nested: bool = False,
+        resumes: str | None = None,
+    ) -> Iterator[Run]:
         """Open a run; it ends FINISHED, KILLED (interrupted, terminated, pruned) or FAILED (by an error).
 
         The configuration is logged twice: flattened, as parameters cut at 250 characters, and whole, as the
@@ -73,6 +80,7 @@ class MLflowTracker:
             config: resolved configuration of plain dicts, lists and scalars.
             tags: short facts to find runs by.
             nested: make it a child of the enclosing run, if there is one in the same store.
+            resumes: id of a run to go on with, if this store has it; its parameters stay as they were.
 
         Raises:
             UserError: MLflow is not installed, or its store cannot be used.
@@ -83,11 +91,11 @@ class MLflowTracker:
         parent = _enclosing.get() if nested else None
         if parent is not None and parent.uri == self.uri:
             tags = {**tags, _PARENT_TAG: parent.id}
-        run = self._open(name, tags)
+        run = self._open(name, tags, resumes)
         token = _enclosing.set(run)
         status = "FAILED"
         try:
-            run.log_config(config)
+            run.log_config(config, parameters=run.id != resumes)
             yield run
             status = "FINISHED"
         except BaseException as error:
@@ -97,7 +105,7 @@ class MLflowTracker:
             _enclosing.reset(token)
             run.close(status)
 
-    def _open(self, name: str, tags: dict[str, str]) -> "MlflowRun":
+    def _open(self, name: str, tags: dict[str, str], resumes: str | None) -> "MlflowRun":
         _check_uri(self.uri)
         source = {"mlflow.source.name": Path(sys.argv[0]).name or "python", "mlflow.source.type": "LOCAL"}
         try:
@@ -106,6 +114,8 @@ class MLflowTracker:
 
                 client = MlflowClient(self.uri, registry_uri=self.uri)
                 experiment_id = self._experiment_id(client)
+                if resumes and _reopened(client, resumes, experiment_id):
+                    return MlflowRun(client, self.uri, self.experiment, experiment_id, resumes)
                 info = client.create_run(experiment_id, tags={**source, **tags}, run_name=name).info
         except UserError:
             raise
@@ -181,13 +191,15 @@ class MlflowRun:
         else:
             self._attempt(self._client.log_artifact, self.id, str(path), folder, now=True)
 
-    def log_config(self, config: dict[str, Any]) -> None:
-        """Record the configuration as parameters and as the artifact ``config.yaml``."""
+    def log_config(self, config: dict[str, Any], parameters: bool = True) -> None:
+        """Record the configuration as the artifact ``config.yaml``, and as parameters, which are set only once."""
         from mlflow.entities import Param
         from omegaconf import OmegaConf
 
         text = OmegaConf.to_yaml(OmegaConf.create(config))
         self._attempt(self._client.log_text, self.id, text, "config.yaml")
+        if not parameters:
+            return
         params = [Param(_allowed(key), str(value)[:_VALUE_LENGTH]) for key, value in _flat(config) if key]
         for batch in _batches(params):
             self._attempt(self._client.log_batch, self.id, params=batch)
@@ -223,6 +235,19 @@ class MlflowRun:
             if not failing:
                 reason = _first_line(masked(_reason(error)))
                 _log.warning("MLflow at %s failed (%s); the run goes on and tries again", masked(self.uri), reason)
+
+
+def _reopened(client: Any, run_id: str, experiment_id: str) -> bool:
+    """Set a run of this experiment running again; False where the store has no such run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        known = client.get_run(run_id).info.experiment_id == experiment_id
+        if known:
+            client.update_run(run_id, status="RUNNING")
+    except MlflowException:
+        return False
+    return bool(known)
 
 
 def _absolute(uri: str) -> str:

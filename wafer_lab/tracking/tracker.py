@@ -31,7 +31,12 @@ class Tracker(Protocol):
     """Where runs are recorded."""
 
     def run(
-        self, name: str, config: dict[str, Any], tags: dict[str, str], nested: bool = False
+        self,
+        name: str,
+        config: dict[str, Any],
+        tags: dict[str, str],
+        nested: bool = False,
+        resumes: str | None = None,
     ) -> AbstractContextManager[Run]:
         """Open a run; leaving the block closes it with the status that the way out deserves.
 
@@ -40,6 +45,7 @@ class Tracker(Protocol):
             config: the resolved configuration, plain dicts, lists and scalars.
             tags: short facts to find runs by: git revision, split digest, data fingerprint.
             nested: make it a child of the run whose block encloses this one, where there is one.
+            resumes: id of the run to go on with, where the tracker has it.
         """
 
 
@@ -64,6 +70,13 @@ class NullTracker:
     """The tracker of ``tracking=none``: needs no package, keeps nothing."""
 
     @contextmanager
-    def run(self, name: str, config: dict[str, Any], tags: dict[str, str], nested: bool = False) -> Iterator[Run]:
+    def run(
+        self,
+        name: str,
+        config: dict[str, Any],
+        tags: dict[str, str],
+        nested: bool = False,
+        resumes: str | None = None,
+    ) -> Iterator[Run]:
         """Open a run that records nothing; see :meth:`Tracker.run`."""
         yield NullRun()

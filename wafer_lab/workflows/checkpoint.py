@@ -105,12 +105,15 @@ def restore(network: nn.Module, checkpoint: dict[str, Any], path: str | Path) ->
         raise UserError(f"the weights in {path} are of another network: {detail}") from None
 
 
-def check_resumable(path: str | Path, ours: dict[str, Any]) -> None:
+def check_resumable(path: str | Path, ours: dict[str, Any]) -> dict[str, Any]:
     """Refuse to resume a run as a different one.
 
     Args:
         path: The checkpoint to resume from.
         ours: The record of the run about to start, as its checkpoints will hold it.
+
+    Returns:
+        The checkpoint's record.
 
     Raises:
         UserError: The checkpoint is unreadable, or of other classes, other data, another split or other settings.
@@ -130,6 +133,7 @@ def check_resumable(path: str | Path, ours: dict[str, Any]) -> None:
     changed = [f"{k} was {before.get(k)}, is {now.get(k)}" for k in before | now if before.get(k) != now.get(k)]
     if changed:
         raise UserError(f"{path} was trained with other settings: {'; '.join(changed)}; resume with the same ones")
+    return dict(theirs)
 
 
 def _names(record: dict[str, Any]) -> str:

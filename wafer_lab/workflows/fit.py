@@ -55,13 +55,13 @@ def fit(cfg: DictConfig) -> FitResult:
     datamodule: WaferDataModule = build(cfg.data)
     datamodule.setup()
     task = build_task(cfg, config, datamodule)
-    if cfg.ckpt_path:
-        check_resumable(cfg.ckpt_path, task.record)
+    earlier = check_resumable(cfg.ckpt_path, task.record) if cfg.ckpt_path else {}
     tracker = build(cfg.tracking)
     with (
         run_files.claim(run_dir, config, resumes=bool(cfg.ckpt_path)),
-        tracker.run(cfg.name, config, run_files.tags(datamodule)) as tracked,
+        tracker.run(cfg.name, config, run_files.tags(datamodule), resumes=earlier.get("run_id")) as tracked,
     ):
+        task.record["run_id"] = tracked.id
         print(run_files.opening(datamodule, task, run_dir), flush=True)
         trainer, callbacks = build_trainer(cfg, tracked.logger)
         device = trainer.strategy.root_device  # after fit the task is back on the CPU
