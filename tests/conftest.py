@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -71,3 +72,20 @@ def lswmd_tool(real_data: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def tracked_runs(monkeypatch):
+    """Read an MLflow database as a user would: tracked_runs(path) -> its runs of the experiment wafer_lab."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def read(database: Path) -> list:
+        # MLflow's own use of SQLAlchemy is deprecated in places; a failed import of it would poison later tests.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from mlflow import MlflowClient
+
+            client = MlflowClient(f"sqlite:///{database}")
+            return list(client.search_runs([client.get_experiment_by_name("wafer_lab").experiment_id]))
+
+    return read

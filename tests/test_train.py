@@ -28,7 +28,7 @@ def command(tmp_path):
     return run
 
 
-def test_a_grid_gives_one_finished_mlflow_run_each_and_predicts(command, tmp_path):
+def test_a_grid_gives_one_finished_mlflow_run_each_and_predicts(command, tracked_runs, tmp_path):
     done = command(sys.executable, "train.py", "--multirun", "loss=cross_entropy,focal", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
@@ -41,11 +41,7 @@ def test_a_grid_gives_one_finished_mlflow_run_each_and_predicts(command, tmp_pat
     header, row = (tmp_path / "out.csv").read_text().splitlines()
     assert header.startswith('"index","path","prediction","p_Center"')
     assert row.startswith('0,"wafer.npy",')
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
-    experiment = client.get_experiment_by_name("wafer_lab")
-    runs = client.search_runs([experiment.experiment_id])
+    runs = tracked_runs(tmp_path / "outputs/mlflow.db")
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
     assert {run.data.params["loss._target_"].rpartition(".")[2] for run in runs} == {"CrossEntropyLoss", "FocalLoss"}
     assert all("test/f1_macro" in run.data.metrics for run in runs)

@@ -180,20 +180,17 @@ def test_a_missing_checkpoint_is_said(tmp_path):
         load_task(tmp_path / "nothing.ckpt")
 
 
-def test_a_crash_is_failed_in_mlflow_and_its_run_goes_on_when_resumed(tiny, monkeypatch):
-    from mlflow import MlflowClient
-
+def test_a_crash_is_failed_in_mlflow_and_its_run_goes_on_when_resumed(tiny, tracked_runs, monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     options = ["tracking=mlflow", "trainer.max_epochs=2"]
     cfg = tiny(*options, "+callbacks.crash._target_=kill.CrashAtStep", "+callbacks.crash.step=8")
     with pytest.raises(RuntimeError, match="power went out"):
         fit(cfg)
-    client = MlflowClient(f"sqlite:///{cfg.paths.outputs}/mlflow.db")
-    (crashed,) = client.search_runs([client.get_experiment_by_name("wafer_lab").experiment_id])
+    database = Path(cfg.paths.outputs) / "mlflow.db"
+    (crashed,) = tracked_runs(database)
     assert crashed.info.status == "FAILED"
     fit(tiny(*options, f"ckpt_path={cfg.paths.run}/checkpoints/last.ckpt"))
-    (finished,) = client.search_runs([crashed.info.experiment_id])
+    (finished,) = tracked_runs(database)
     assert finished.info.status == "FINISHED"
     assert finished.info.run_id == crashed.info.run_id
     assert "test/f1_macro" in finished.data.metrics
