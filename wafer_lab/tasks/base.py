@@ -89,6 +89,10 @@ class Task(pl.LightningModule):
         state = np.random.SeedSequence((self.seed, self.current_epoch, batch_idx)).generate_state(1)
         torch.manual_seed(int(state[0]))
 
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate that the epoch ended with."""
+        self.log("train/learning_rate", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the run's record beside the weights."""
         checkpoint["wafer_lab"] = self.record

@@ -200,7 +200,10 @@ class MlflowRun:
         self._attempt(self._client.log_text, self.id, text, "config.yaml")
         if not parameters:
             return
-        params = [Param(_allowed(key), str(value)[:_VALUE_LENGTH]) for key, value in _flat(config) if key]
+        # Where a run lies differs between any two runs and would hide what else does.
+        folder = str(config.get("paths", {}).get("run") or "\0")
+        flat = [(key, str(value)) for key, value in _flat(config) if key]
+        params = [Param(_allowed(k), v[:_VALUE_LENGTH]) for k, v in flat if not v.startswith(folder)]
         for batch in _batches(params):
             self._attempt(self._client.log_batch, self.id, params=batch)
 

@@ -71,8 +71,6 @@ def build_task(cfg: DictConfig, config: dict[str, Any], datamodule: WaferDataMod
 def build_trainer(cfg: DictConfig, logger: Any) -> tuple[pl.Trainer, dict[str, Any]]:
     """The trainer and its callbacks by name."""
     callbacks = {name: build(node) for name, node in cfg.callbacks.items() if node is not None}
-    if not logger:
-        callbacks.pop("learning_rate", None)  # it has nowhere to write
     trainer: pl.Trainer = build(
         cfg.trainer,
         callbacks=list(callbacks.values()),

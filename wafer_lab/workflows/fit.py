@@ -59,7 +59,9 @@ def fit(cfg: DictConfig) -> FitResult:
     tracker = build(cfg.tracking)
     with (
         run_files.claim(run_dir, config, resumes=bool(cfg.ckpt_path)),
-        tracker.run(cfg.name, config, run_files.tags(datamodule), resumes=earlier.get("run_id")) as tracked,
+        tracker.run(
+            cfg.name, run_files.choices() | config, run_files.tags(datamodule), resumes=earlier.get("run_id")
+        ) as tracked,
     ):
         task.record["run_id"] = tracked.id
         print(run_files.opening(datamodule, task, run_dir), flush=True)

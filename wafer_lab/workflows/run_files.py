@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from wafer_lab.data.datamodule import PARTS, WaferDataModule
@@ -77,6 +78,14 @@ def tags(datamodule: WaferDataModule) -> dict[str, str]:
         "split_digest": datamodule.split_digest,
         "data_fingerprint": datamodule.fingerprint,
     }
+
+
+def choices() -> dict[str, Any]:
+    """The options chosen for the groups that people compare runs by; empty without a command line."""
+    if not HydraConfig.initialized():
+        return {}
+    chosen = HydraConfig.get().runtime.choices
+    return {"choice": {group: chosen[group] for group in ("data", "model", "loss", "imbalance", "augment")}}
 
 
 def ranking_scores(predictions: Predictions) -> dict[str, float]:
