@@ -55,7 +55,7 @@ def errors(overrides: list[str]) -> list[str]:
     places = ["name=test", "paths.outputs=/tmp/x", "paths.run=/tmp/x/run"]
     cfg = compose("train", overrides=[*places, *overrides])
     if OmegaConf.is_missing(cfg.data, "path"):
-        cfg.data.path = "somewhere"
+        cfg.data.path = str(CONF)
     if OmegaConf.is_interpolation(cfg.data, "num_classes"):
         cfg.data.num_classes = 3
     return [str(problem) for problem in problems(cfg) if problem.level == "error"]

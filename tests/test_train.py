@@ -87,3 +87,21 @@ def test_the_wafer_lab_command(command, tmp_path):
     assert "no checkpoint" in done.stderr
     assert not (tmp_path / "out.csv").exists()
     assert "predict" in command(*WAFER_LAB, "--help").stdout
+
+
+# Not matplotlib, scipy, torchvision, rich: torchmetrics and Lightning import them where metadata says they are there.
+ABSENT = ["mlflow", "optuna", "albumentations", "cv2", "timm", "sklearn", "typer"]
+BARE = f"""
+import sys
+
+sys.modules.update(dict.fromkeys({ABSENT}))  # an import of one fails as if it were not installed
+import runpy
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def test_training_needs_few_packages(command):
+    """With only torch, lightning, torchmetrics, hydra-core, numpy and pyarrow, the default run still runs."""
+    done = command(sys.executable, "-c", BARE, "tracking=none", *[o for o in SMALL if o != "figures=false"])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "macro F1" in done.stdout

@@ -95,7 +95,7 @@ name: ${hydra:runtime.choices.model}
 outputs: ${hydra:runtime.output_dir}
 hydra: {run: {dir: out/run}, sweep: {dir: out/sweep, subdir: "${hydra:job.num}"}, output_subdir: null}
 """,
-    "data/wafers.yaml": "path: /data\ntarget: multiclass\nnum_classes: 9\ncanvas: 64\n",
+    "data/wafers.yaml": "path: .\ntarget: multiclass\nnum_classes: 9\ncanvas: 64\n",
     "data/mixed.yaml": "path: ???\ntarget: multilabel\nnum_classes: 8\ncanvas: 52\n",
     "task/classify.yaml": "_target_: toy_fab.losses.Anything\nmonitor: val/f1_macro\nmode: max\n",
     "loss/cross_entropy.yaml": "_target_: toy_fab.CrossEntropy\ntarget: ${data.target}\n",

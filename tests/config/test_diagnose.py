@@ -15,7 +15,7 @@ def told(conf):
     "overrides",
     [
         (),
-        ("model=net_deep", "loss=focal", "loss.gamma=1.5", "data=mixed", "data.path=/x"),
+        ("model=net_deep", "loss=focal", "loss.gamma=1.5", "data=mixed", "data.path=."),
         ("experiment=deep", "debug=smoke", "~imbalance"),
         ("+trainer.limit_val_batches=2", "++seed=4", "optimizer.lr=1e-4", "name=mine"),
     ],

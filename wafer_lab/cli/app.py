@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from wafer_lab.cli import data
+from wafer_lab.errors import UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,16 +34,18 @@ def predict(
 
     from wafer_lab.data.readers import open_source
 
+    if out.suffix not in (".parquet", ".csv"):
+        raise UserError(f"predictions are written as .parquet or .csv, not '{out.suffix}'; rename --out {out.name}")
     source = open_source(input)  # before torch is imported: a wrong path is told at once
     from wafer_lab.workflows.checkpoint import load_task
     from wafer_lab.workflows.inference import predict_source
 
     loaded = load_task(model)
     columns = (TextColumn("{task.completed:,} wafers"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         shown = bar.add_task("", total=None)
         count = predict_source(loaded, source, out, lambda done: bar.update(shown, advance=done))
-    typer.echo(f"{out}: {count:,} wafers")
+    typer.echo(f"{out}: {count:,} wafer{'s' if count != 1 else ''}")
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """What must fit between the groups of a config; each rule is a function config -> problems, listed in RULES."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -139,7 +140,15 @@ def _no_password(cfg: DictConfig) -> Iterator[Problem]:
         )
 
 
+def _files_exist(cfg: DictConfig) -> Iterator[Problem]:
+    for key in ("data.path", "ckpt_path"):
+        path = value_at(cfg, key)
+        if isinstance(path, str) and not Path(path).exists():
+            yield Problem(key, f"there is nothing at {path}; check the path")
+
+
 RULES = (
+    _files_exist,
     _serves_target,
     _one_answer_to_imbalance,
     _mode_fits_monitor,

@@ -194,7 +194,9 @@ class WaferDataModule(pl.LightningDataModule):
             wanted = {"maps": "data=wm811k or data=mixedwm38", "images": "data=sem"}[header.kind]
             raise UserError(f"{header.name} holds {header.kind}, not {self.kind}; choose {wanted}")
         if header.target != self.target:
-            raise UserError(f"{header.name} has {header.target} labels; set data.target={header.target}")
+            named = header.name in ("wm811k", "mixedwm38")
+            choice = f"this file is {header.name}; choose data={header.name}" if named else ""
+            raise UserError(choice or f"{header.name} has {header.target} labels; set data.target={header.target}")
         if len(header.class_names) != self.num_classes:
             raise UserError(
                 f"{header.name} has {len(header.class_names)} classes ({', '.join(header.class_names)}); "

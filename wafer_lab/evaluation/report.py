@@ -170,7 +170,10 @@ def _class_section(
     support = _support(predictions.select(split=split, view=0))
     rows = [
         [name, f"{wafers:,}"]
-        + [_score(scores, intervals, f"{split}/{key}/{name}") for key in ("f1", "precision", "recall")]
+        + [
+            _score(scores, intervals, f"{split}/{key}/{name}") if wafers else "-"
+            for key in ("f1", "precision", "recall")
+        ]
         for name, wafers in support.items()
     ]
     return [f"## Classes, {split}", "", *_table(["class", "wafers", "F1", "precision", "recall"], rows)]
@@ -207,8 +210,9 @@ def _notes(predictions: Predictions) -> list[str]:
         "",
         "In brackets: 95 % percentile bootstrap over wafers. It says how far a score would move with other test "
         "wafers of the same kind, not with another training run. An interval of no width means that no error was "
-        "seen: among n wafers of a class without an error, up to about 3 / n may still be wrong. AUROC and average "
-        "precision have no interval.",
+        "seen, or nothing but errors: among n wafers of a class without an error, up to about 3 / n may still be "
+        "wrong. Macro means are over the classes that occur, in truth or in prediction. AUROC and average precision "
+        "have no interval.",
         "",
         "Escape rate: the share of defects called none. False alarm rate: the share of none called a defect.",
     ]

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,9 @@ class History(Callback):
         self._write()
         shown = [name for name in ("train/loss", "val/loss", self.monitor) if name in row]
         figures = "  ".join(f"{name} {row[name]:.4f}" for name in dict.fromkeys(shown))
-        print(
-            f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {figures}  {row['seconds']:.1f} s",
-            flush=True,
-        )
+        line = f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  {figures}  {row['seconds']:.1f} s"
+        pl_module.print(line)  # above a progress bar, where there is one
+        sys.stdout.flush()
 
     def best(self, mode: str) -> dict[str, float]:
         """`best_epoch` (counted from 1) and `best_score`, by the monitored metric; empty where it never came."""

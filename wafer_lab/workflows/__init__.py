@@ -1,5 +1,6 @@
 """Workflows: plain functions from a composed config to a result."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ def run(cfg: DictConfig) -> Any:
         The result's monitored value, which sweeps optimise.
     """
     from wafer_lab.config.build import function
+
+    if sys.stderr.isatty():
+        print("loading PyTorch and Lightning", file=sys.stderr)
 
     try:
         return function(cfg.workflow)(cfg).monitored

@@ -17,6 +17,7 @@ from wafer_lab.imbalance.strategy import Imbalance, class_counts
 from wafer_lab.models.classifier import Classifier
 from wafer_lab.tasks.base import Task
 from wafer_lab.tasks.checkpointing import AtomicCheckpointIO
+from wafer_lab.tasks.progress import Progress
 
 
 def build_network(config: Any) -> nn.Module:
@@ -71,13 +72,14 @@ def build_task(cfg: DictConfig, config: dict[str, Any], datamodule: WaferDataMod
 def build_trainer(cfg: DictConfig, logger: Any) -> tuple[pl.Trainer, dict[str, Any]]:
     """The trainer and its callbacks by name."""
     callbacks = {name: build(node) for name, node in cfg.callbacks.items() if node is not None}
+    terminal = sys.stderr.isatty()
     trainer: pl.Trainer = build(
         cfg.trainer,
-        callbacks=list(callbacks.values()),
+        callbacks=[*callbacks.values(), *([Progress()] if terminal else [])],
         plugins=[AtomicCheckpointIO()],
         logger=logger or False,
         default_root_dir=cfg.paths.run,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=terminal,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )

@@ -47,6 +47,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: The file is missing, damaged, not a wafer_lab checkpoint, or would run code.
     """
     path = Path(path)
+    if (last := path / "checkpoints" / "last.ckpt").is_file():
+        raise UserError(f"{path} is a run's folder; name the checkpoint to go on from: {last}")
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}; a run leaves them in its folder under checkpoints/")
     try:

@@ -64,10 +64,12 @@ def fit(cfg: DictConfig) -> FitResult:
         ) as tracked,
     ):
         task.record["run_id"] = tracked.id
-        print(run_files.opening(datamodule, task, run_dir), flush=True)
+        print(run_files.opening(cfg, datamodule, task), flush=True)
         trainer, callbacks = build_trainer(cfg, tracked.logger)
         device = trainer.strategy.root_device  # after fit the task is back on the CPU
-        trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+        with run_files.interruptible(run_dir):
+            trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+        print("judging the best checkpoint on val and test", flush=True)
         best = run_dir / "checkpoints" / "best.ckpt"
         restore(task.network, read_checkpoint(best), best)
         predictions = predict_split(task.network, datamodule, ("val", "test"), device)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from wafer_lab.data.datamodule import PARTS, WaferDataModule
 from wafer_lab.errors import UserError
@@ -60,14 +60,32 @@ def claim(run_dir: Path, config: Mapping[str, Any], resumes: bool) -> Iterator[N
         raise
 
 
-def opening(datamodule: WaferDataModule, task: Task, run_dir: Path) -> str:
-    """Three lines that say what is about to be trained on what."""
+@contextmanager
+def interruptible(run_dir: Path) -> Iterator[None]:
+    """Say how to go on after Ctrl-C, which Lightning turns into exit status 1 without a word."""
+    try:
+        yield
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        last = run_dir / "checkpoints" / "last.ckpt"
+        if last.exists():
+            print(f"\nto go on: the same command with ckpt_path={last}", flush=True)
+        raise KeyboardInterrupt from None
+
+
+def opening(cfg: DictConfig, datamodule: WaferDataModule, task: Task) -> str:
+    """Lines that say what is about to be trained on what."""
     counts = ", ".join(f"{len(getattr(datamodule.split, part)):,} {part}" for part in PARTS)
     weights = sum(p.numel() for p in task.network.parameters())
+    job = HydraConfig.get().job if HydraConfig.initialized() else None
+    overrides = f"  ({job.override_dirname})" if job and job.override_dirname else ""
+    resumes = f"\nresumes {cfg.ckpt_path}" if cfg.ckpt_path else ""
     return (
+        f"\nrun    {cfg.name}{overrides}\n"
         f"data   {datamodule.store.header.name}: {counts}; split {datamodule.split_digest}\n"
         f"model  {weights:,} parameters, {datamodule.in_channels} x {datamodule.canvas} x {datamodule.canvas} input\n"
-        f"folder {run_dir}"
+        f"folder {cfg.paths.run}{resumes}"
     )
 
 

@@ -56,10 +56,13 @@ def _open_folder(path: Path) -> Source | Store:
     if not any(item.is_dir() for item in items):
         endings.append(".zip")  # beside sub-folders it is what they were unpacked from
     found = sorted(item for item in items if item.suffix.lower() in endings)
+    maps = next(path.rglob("*.npy"), None)
+    if len(found) == 1 and maps:
+        raise UserError(f"{path} holds {found[0].name} and loose maps such as {maps.name}; name one of them")
     if len(found) == 1:
         return open_source(found[0])
     if len(found) > 1:
         raise UserError(f"{path} holds several data files ({', '.join(f.name for f in found[:5])}); name one of them")
-    if any(path.rglob("*.npy")):
+    if maps:
         return MapFiles(path)
     return ImageFolder(path)
