@@ -20,6 +20,16 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _no_hydra_left():
+    """Hydra keeps the last command line's config in a global; one test's must not reach another."""
+    from hydra.core.hydra_config import HydraConfig
+
+    HydraConfig.instance().cfg = None
+    yield
+    HydraConfig.instance().cfg = None
+
+
 @pytest.fixture
 def configured(tmp_path):
     """Compose the real config: configured("loss=focal", ...) -> DictConfig, with outputs in a temporary folder."""

@@ -103,7 +103,8 @@ def choices() -> dict[str, Any]:
     if not HydraConfig.initialized():
         return {}
     chosen = HydraConfig.get().runtime.choices
-    return {"choice": {group: chosen[group] for group in ("data", "model", "loss", "imbalance", "augment")}}
+    compared = ("data", "model", "loss", "imbalance", "augment")
+    return {"choice": {group: chosen[group] for group in compared if group in chosen}}
 
 
 def ranking_scores(predictions: Predictions) -> dict[str, float]:
