@@ -1,12 +1,13 @@
 """Checkpoints that survive a stop at any moment and a move of the run's folder."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from wafer_lab.files import replacing
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -36,11 +37,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Save; a stop at any moment leaves the old file or the new one."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.tmp")
-        try:
+        with replacing(path) as beside:
             torch.save(checkpoint, beside)
-            os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """The course of a run: one line per epoch on the console and one row per epoch in history.csv."""
 
 import csv
-import os
 import sys
 import time
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+
+from wafer_lab.files import replacing
 
 
 class History(Callback):
@@ -52,13 +53,10 @@ class History(Callback):
 
     def _write(self) -> None:
         names = sorted({name for row in self.epochs for name in row} - {"epoch"})
-        beside = self.path.with_suffix(".tmp")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", newline="") as file:
+        with replacing(self.path) as beside, beside.open("w", newline="") as file:
             writer = csv.DictWriter(file, ["epoch", *names])
             writer.writeheader()
             writer.writerows(self.epochs)
-        os.replace(beside, self.path)
 
     def state_dict(self) -> dict[str, Any]:
         """The epochs so far."""
