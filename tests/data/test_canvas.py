@@ -4,7 +4,7 @@ import torch
 
 from wafer_lab.config.resolvers import CHANNELS
 from wafer_lab.data.augment import MapAugment
-from wafer_lab.data.canvas import ENCODINGS, Maps, die_noise, encode, random_d4, render
+from wafer_lab.data.canvas import ENCODINGS, Maps, die_noise, encode, random_d4, render, turn
 from wafer_lab.errors import UserError
 
 
@@ -112,3 +112,23 @@ def test_die_noise_swaps_pass_and_fail_only():
 def test_noise_out_of_range_is_refused():
     with pytest.raises(UserError, match="noise"):
         MapAugment(noise=0.7)
+
+
+@pytest.mark.parametrize("view", range(8))
+def test_turn_is_the_symmetry_that_render_draws(view: int) -> None:
+    cells = torch.randint(0, 3, (7 * 11,), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    maps = Maps(cells, torch.tensor([0]), torch.tensor([7]), torch.tensor([11]))
+    first = torch.tensor([0])
+    image = encode(render(maps, first, 16), "one_hot")
+    assert torch.equal(turn(image, view), encode(render(maps, first, 16, torch.tensor([view])), "one_hot"))
+    assert turn(image, view).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_turn_on_an_asymmetric_map() -> None:
+    image = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None]
+    drawn = {view: turn(image, view).flatten().tolist() for view in range(8)}
+    assert drawn[1] == [3, 4, 1, 2]  # rows flipped
+    assert drawn[2] == [2, 1, 4, 3]  # columns flipped
+    assert drawn[3] == [4, 3, 2, 1]  # the half turn
+    assert drawn[4] == [1, 3, 2, 4]  # transposed
+    assert len({tuple(values) for values in drawn.values()}) == 8

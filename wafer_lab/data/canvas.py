@@ -79,6 +79,23 @@ def _centre(pixel: Tensor, cells: Tensor, size: int) -> Tensor:
     return torch.div((2 * pixel + 1) * cells, 2 * size, rounding_mode="floor")
 
 
+def turn(image: Tensor, view: int) -> Tensor:
+    """Show canvases under one of the symmetries that `render` draws, numbered alike.
+
+    Args:
+        image: (B, C, S, S), of any kind of wafer.
+        view: 0..7; bit 0 flips rows, bit 1 flips columns, bit 2 then transposes.
+
+    Returns:
+        (B, C, S, S), channels_last in memory.
+    """
+    if view == 0:
+        return image
+    turned = image.flip([axis for axis, bit in ((2, 1), (3, 2)) if view & bit])
+    turned = turned.transpose(2, 3) if view & 4 else turned
+    return turned.contiguous(memory_format=torch.channels_last)
+
+
 def encode(states: Tensor, encoding: Encoding) -> Tensor:
     """Turn die states into channels.
 

@@ -1,6 +1,8 @@
 """What every datamodule shares: the store, the frozen split, the label counts and the loaders."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,8 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from wafer_lab.data.batches import Batch, EpochBatches, Request, Requests
 from wafer_lab.data.prepare import cached
 from wafer_lab.data.readers import open_source
-from wafer_lab.data.split import Method, Split, limited, split, strata, subset
+from wafer_lab.data.split import Method, Split, leave_out, limited, split, strata, subset
 from wafer_lab.data.store import Source, Store
+from wafer_lab.data.views import TTA, VIEWS
 from wafer_lab.errors import UserError
 
 PARTS = ("train", "val", "test")
@@ -43,7 +46,11 @@ class WaferDataModule(pl.LightningDataModule):
             unlabelled rows.
         limit: Use at most this many labelled wafers, at least 3, in the proportions of classes and parts; None uses
             all.
+        leave_out: Names of classes whose wafers stand in no part but a fourth one, `unknown`; of multi-label data, all
+            wafers with such a label. The classes keep their names and logits.
         run_seed: The run's seed: order and augmentation of the training batches.
+        views: Under which symmetries the trained network is asked about val and test wafers: `none`, `hflip`, `d2` or
+            `d4`. What the predictions table holds can be averaged afterwards, without the network.
         num_workers: Worker processes for images; wafer maps need none.
 
     Raises:
@@ -71,7 +78,9 @@ class WaferDataModule(pl.LightningDataModule):
         folds: int = 5,
         label_fraction: float = 1.0,
         limit: int | None = None,
+        leave_out: Sequence[str] = (),
         run_seed: int = 0,
+        views: TTA = "none",
         num_workers: int = 0,
     ):
         super().__init__()
@@ -79,8 +88,9 @@ class WaferDataModule(pl.LightningDataModule):
             raise UserError(f"data.label_fraction={label_fraction} must lie in (0, 1]")
         if min(canvas, batch_size) < 1:
             raise UserError("data.canvas and data.batch_size must be positive")
-        if limit is not None and limit < 3:
-            raise UserError(f"data.limit={limit} leaves train, val or test empty; it must be at least 3")
+        parts = 4 if leave_out else 3
+        if limit is not None and limit < parts:
+            raise UserError(f"data.limit={limit} leaves a part of the split empty; it must be at least {parts}")
         if source is None:
             if path is None:
                 raise UserError("no data is named; set data.path to its file or folder")
@@ -92,6 +102,10 @@ class WaferDataModule(pl.LightningDataModule):
             "method": split, "val": val, "test": test, "seed": seed, "fold": fold, "folds": folds
         }  # fmt: skip
         self.seed, self.label_fraction, self.limit, self.run_seed = seed, label_fraction, limit, run_seed
+        self.leave_out = tuple(leave_out)
+        if views not in VIEWS:
+            raise UserError(f"unknown data.views '{views}'; choose one of {', '.join(VIEWS)}")
+        self.views = VIEWS[views]
         self.sample_weights: NDArray[np.float64] | None = None
         self._ready = False
 
@@ -104,10 +118,11 @@ class WaferDataModule(pl.LightningDataModule):
         self.split = self._split()
         #: Hash of the data and of the rows that select and judge a run; equal for runs that may be compared.
         self.split_digest = self.split.digest(self.fingerprint)
-        rows = [self.split.train, self.split.val, self.split.test]
+        parts = (*PARTS, "unknown")
+        rows: list[NDArray[np.int64]] = [getattr(self.split, part) for part in parts]
         self.rows = np.concatenate(rows)
         ends = np.cumsum([len(part) for part in rows])
-        self.first = dict(zip(PARTS, ends - [len(part) for part in rows], strict=True))
+        self.first = dict(zip(parts, ends - [len(part) for part in rows], strict=True))
         self._targets = torch.from_numpy(np.ascontiguousarray(self.store.label[self.rows]))
         self._targets = self._targets.long() if self.target == "multiclass" else self._targets.float()
         self._index = torch.from_numpy(self.rows)
@@ -206,9 +221,22 @@ class WaferDataModule(pl.LightningDataModule):
     def _split(self) -> Split:
         store = self.store
         whole = split(store.label, store.content, lot=store.lot, vendor=store.vendor_split, **self.split_options)
+        if self.leave_out:
+            whole = leave_out(whole, self._left_out(), store.content)
         if self.limit is not None:
             whole = limited(whole, strata(store.label), self.limit, self.seed)
         if self.label_fraction == 1:
             return whole
         kept, hidden = subset(whole.train, strata(store.label[whole.train]), self.label_fraction, self.seed)
-        return Split(kept, whole.val, whole.test, np.union1d(whole.unlabelled, hidden))
+        return replace(whole, train=kept, unlabelled=np.union1d(whole.unlabelled, hidden))
+
+    def _left_out(self) -> NDArray[np.bool_]:
+        """(N,) bool, True for the rows of the store that are of a class to leave out."""
+        for name in self.leave_out:
+            if name not in self.class_names:
+                close = difflib.get_close_matches(name, self.class_names, n=1, cutoff=0.5)
+                hint = f"did you mean {close[0]}?" if close else f"choose among {', '.join(self.class_names)}"
+                raise UserError(f"data.leave_out: there is no class {name}; {hint}")
+        out = [self.class_names.index(name) for name in self.leave_out]
+        label = self.store.label
+        return np.asarray(np.isin(label, out) if label.ndim == 1 else (label[:, out] == 1).any(axis=1))

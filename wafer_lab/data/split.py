@@ -6,7 +6,7 @@ to the data, not to the model, so that runs with different model seeds are judge
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,12 +27,14 @@ class Split:
         val: Rows for selection and for fitting thresholds and temperatures.
         test: Rows to report on, once.
         unlabelled: Rows without a label, and rows whose label `label_fraction` hid.
+        unknown: Rows of classes that were left out, see `leave_out`; none in an ordinary split.
     """
 
     train: Rows
     val: Rows
     test: Rows
     unlabelled: Rows
+    unknown: Rows = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def digest(self, data: str) -> str:
         """Twelve hex digits that two runs share exactly when they are selected and judged on the same wafers.
@@ -41,7 +43,7 @@ class Split:
             data: What identifies the data that the rows count in, such as a store's digest.
         """
         hasher = hashlib.sha256(data.encode())
-        for rows in (self.val, self.test):
+        for rows in (self.val, self.test, *([self.unknown] if len(self.unknown) else [])):
             hasher.update(len(rows).to_bytes(8, "little") + rows.astype("<i8").tobytes())
         return hasher.hexdigest()[:12]
 
@@ -118,31 +120,59 @@ def subset(rows: Rows, stratum: NDArray[np.int64], fraction: float, seed: int) -
     return _choose(rows, stratum, np.maximum(np.round(fraction * counts), 1), seed)
 
 
+def leave_out(whole: Split, out: NDArray[np.bool_], content: NDArray[np.uint64]) -> Split:
+    """Move some labelled rows from train, val and test into `unknown`, as if nobody had ever seen their like.
+
+    The other rows stay where they are, so that runs with and without the classes share their test wafers. An exact
+    copy of a wafer that stays is not unknown, whatever its label; it is left out altogether.
+
+    Args:
+        whole: The split.
+        out: (N,) bool, True for the rows of the data set to move.
+        content: (N,) uint64 content hashes.
+
+    Returns:
+        The split with `unknown`.
+
+    Raises:
+        UserError: No row is left in train, val or test, or none is moved.
+    """
+    train, val, test = (part[~out[part]] for part in (whole.train, whole.val, whole.test))
+    labelled = np.sort(np.concatenate([whole.train, whole.val, whole.test]))
+    stays = np.concatenate([train, val, test])
+    moved = labelled[out[labelled]]
+    unknown = moved[~np.isin(content[moved], content[stays])]
+    for name, part in (("train", train), ("val", val), ("test", test)):
+        if len(part) == 0:
+            raise UserError(f"data.leave_out leaves no wafer for {name}; leave fewer classes out")
+    if len(unknown) == 0:
+        raise UserError("data.leave_out names classes of which the data has no wafer; leave out one that occurs")
+    return Split(train, val, test, whole.unlabelled, unknown)
+
+
 def limited(whole: Split, stratum: NDArray[np.int64], limit: int, seed: int) -> Split:
     """Keep at most `limit` labelled rows in the proportions of parts and strata, and as many unlabelled rows.
 
     Args:
         whole: The split; no part of it is empty.
         stratum: (N,) stratum of every row of the data set.
-        limit: At least 3: every part keeps a row.
+        limit: At least 3, with an unknown part 4: every part keeps a row.
         seed: The data seed.
 
     Returns:
         The smaller split; `whole` itself where it is small enough.
     """
-    parts = (whole.train, whole.val, whole.test)
-    sizes = np.array([len(part) for part in parts])
+    parts = {name: getattr(whole, name) for name in ("train", "val", "test", "unknown") if len(getattr(whole, name))}
+    sizes = np.array([len(part) for part in parts.values()])
     if limit < sizes.sum():
         wanted = np.maximum(_apportion(sizes, limit, seed), 1)
         while wanted.sum() > limit:
             wanted[wanted.argmax()] -= 1
-        kept = []
-        for part, total in zip(parts, wanted, strict=True):
+        for (name, part), total in zip(parts.items(), wanted, strict=True):
             counts = np.unique(stratum[part], return_counts=True)[1]
-            kept.append(_choose(part, stratum[part], _apportion(counts, int(total), seed), seed)[0])
-        parts = (kept[0], kept[1], kept[2])
+            parts[name], _ = _choose(part, stratum[part], _apportion(counts, int(total), seed), seed)
     unlabelled = np.random.default_rng(seed).permutation(whole.unlabelled)[:limit]
-    return Split(*parts, unlabelled=np.sort(unlabelled))
+    return replace(whole, **parts, unlabelled=np.sort(unlabelled))
 
 
 def _choose(rows: Rows, stratum: NDArray[np.int64], wanted: NDArray[Any], seed: int) -> tuple[Rows, Rows]:
