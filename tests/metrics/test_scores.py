@@ -13,6 +13,7 @@ from sklearn.metrics import (
     confusion_matrix as sklearn_confusion_matrix,
 )
 
+from wafer_lab.errors import UserError
 from wafer_lab.metrics.scores import MultilabelCounts, confusion_matrix, multiclass_scores, multilabel_scores
 
 NAMES = ("Center", "Donut", "Loc", "Scratch", "none")
@@ -70,6 +71,26 @@ def test_escapes_and_false_alarms_by_hand() -> None:
     assert scores["escape_rate"] == pytest.approx(0.3)
     assert scores["false_alarm_rate"] == pytest.approx(0.2)
     assert "escape_rate" not in multiclass_scores(confusion, ("Center", "Loc", "normal"))
+
+
+def test_several_normal_classes_by_hand() -> None:
+    # 6 Center and 4 Loc are defects; none and clean are normal, and calling one the other harms nobody
+    confusion = np.array([[2, 1, 1, 2], [0, 3, 1, 0], [1, 0, 7, 2], [3, 1, 4, 12]])
+    names = ("Center", "Loc", "none", "clean")
+    scores = multiclass_scores(confusion, names, normal=("none", "clean"))
+    assert scores["escape_rate"] == pytest.approx(4 / 10)
+    assert scores["false_alarm_rate"] == pytest.approx(5 / 30)
+    by_default = multiclass_scores(confusion, names)
+    assert by_default["escape_rate"] == pytest.approx((1 + 1 + 4) / 30)
+    assert by_default["false_alarm_rate"] == pytest.approx(3 / 10)
+    others = scores.keys() - {"escape_rate", "false_alarm_rate"}
+    assert all(scores[key] == by_default[key] for key in others)
+    assert multiclass_scores(confusion, names, normal=()).keys() == others
+
+
+def test_a_normal_class_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="normal names clear, which is no class here; choose from Center"):
+        multiclass_scores(np.ones((SIZE, SIZE)), NAMES, normal=("none", "clear"))
 
 
 def test_no_samples_score_zero() -> None:

@@ -123,7 +123,7 @@ class MultilabelScores(Metric):
 class RankingScores(Metric):
     """Exact AUROC and average precision of every class against the rest, and their macro means.
 
-    `compute()` gives `auroc_macro`, `average_precision_macro`, `auroc/<class>` and `ap/<class>`. A class
+    `compute()` gives `auroc_macro`, `average_precision_macro`, `auroc/<class>` and `average_precision/<class>`. A class
     without both positives and negatives has neither score: its keys are left out, and the means are over the
     others (0 if none).
 
@@ -164,7 +164,7 @@ class RankingScores(Metric):
                 continue
             auroc = binary_auroc(probabilities[:, k], positive, validate_args=False)
             precision = binary_average_precision(probabilities[:, k], positive, validate_args=False)
-            scores |= {f"auroc/{name}": np.asarray(auroc), f"ap/{name}": np.asarray(precision)}
+            scores |= {f"auroc/{name}": np.asarray(auroc), f"average_precision/{name}": np.asarray(precision)}
             means["auroc_macro"].append(float(auroc))
             means["average_precision_macro"].append(float(precision))
         scores |= {key: np.asarray(np.mean(values or [0.0])) for key, values in means.items()}

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wafer_lab.errors import UserError
+
 Scores = dict[str, NDArray[np.float64]]
 
 NONE = "none"
@@ -35,17 +37,61 @@ def confusion_matrix(target: NDArray[Any], predicted: NDArray[Any], num_classes:
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def multiclass_scores(confusion: NDArray[Any], class_names: Sequence[str]) -> Scores:
+def normal_classes(class_names: Sequence[str], normal: Sequence[str] | None = None) -> NDArray[np.bool_]:
+    """Which classes are no defect.
+
+    Args:
+        class_names: C names.
+        normal: those that are no defect; None: the one called none, where there is one.
+
+    Returns:
+        (C,) bool.
+
+    Raises:
+        UserError: a name is not one of the classes.
+    """
+    unknown = [name for name in normal or () if name not in class_names]
+    if unknown:
+        raise UserError(
+            f"normal names {', '.join(unknown)}, which is no class here; choose from {', '.join(class_names)}"
+        )
+    return np.isin(np.asarray(class_names), [NONE] if normal is None else list(normal))
+
+
+def escapes_and_false_alarms(
+    confusion: NDArray[Any], normal: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Count the defects called normal and the normal wafers called a defect.
+
+    Args:
+        confusion: (..., C, C) counts, rows are the truth.
+        normal: (C,) True where a class is no defect.
+
+    Returns:
+        Escapes (...) and false alarms (...). Normal wafers called by the name of another normal class are neither.
+    """
+    confusion = np.asarray(confusion, dtype=np.float64)
+    return (confusion * np.outer(~normal, normal)).sum((-2, -1)), (confusion * np.outer(normal, ~normal)).sum((-2, -1))
+
+
+def multiclass_scores(
+    confusion: NDArray[Any], class_names: Sequence[str], normal: Sequence[str] | None = None
+) -> Scores:
     """Compute every multi-class score that a confusion matrix determines.
 
     Args:
         confusion: (..., C, C) counts, rows are the truth.
-        class_names: C names; where one is "none", two more scores say how it is confused with the defects.
+        class_names: C names.
+        normal: the classes that are no defect; None: the one called none. Where there are any, two more scores
+            say how they are confused with the defects.
 
     Returns:
         Arrays (...) in [0, 1]: `accuracy`, `balanced_accuracy`, `f1_macro`, `precision_macro`,
-        `recall_macro`; `escape_rate`, the share of defects called none, and `false_alarm_rate`, the share of
-        none called a defect; `f1/<class>`, `precision/<class>`, `recall/<class>`.
+        `recall_macro`; `escape_rate`, the share of defects called normal, and `false_alarm_rate`, the share of
+        normal wafers called a defect; `f1/<class>`, `precision/<class>`, `recall/<class>`.
+
+    Raises:
+        UserError: a normal class is not one of the classes.
     """
     confusion = np.asarray(confusion, dtype=np.float64)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
@@ -56,11 +102,11 @@ def multiclass_scores(confusion: NDArray[Any], class_names: Sequence[str]) -> Sc
         "balanced_accuracy": _mean_over(recall, actual > 0),
         **_macro_and_per_class(hits, called, actual, class_names),
     }
-    if NONE in class_names:
-        none = list(class_names).index(NONE)
-        normal, right = actual[..., none], hits[..., none]
-        scores["escape_rate"] = _ratio(called[..., none] - right, total - normal)
-        scores["false_alarm_rate"] = _ratio(normal - right, normal)
+    harmless = normal_classes(class_names, normal)
+    if harmless.any():
+        escapes, alarms = escapes_and_false_alarms(confusion, harmless)
+        scores["escape_rate"] = _ratio(escapes, actual[..., ~harmless].sum(-1))
+        scores["false_alarm_rate"] = _ratio(alarms, actual[..., harmless].sum(-1))
     return scores
 
 
@@ -99,13 +145,22 @@ class MultilabelCounts:
             predicted: (N, C) of 0/1.
             weights: (..., N) how often each sample counts (a bootstrap's draws), or None for once.
         """
+        flags = cls.indicators(target, predicted)
+        return cls.of_sums((np.ones(len(flags)) if weights is None else np.asarray(weights, dtype=np.float64)) @ flags)
+
+    @staticmethod
+    def indicators(target: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.bool_]:
+        """What each sample adds to every count: (N, 3C + 5) bool, its columns in the order of the attributes."""
         true, called = np.asarray(target, dtype=bool), np.asarray(predicted, dtype=bool)
-        draws = np.ones(len(true)) if weights is None else np.asarray(weights, dtype=np.float64)
         defect, alarm = true.any(1), called.any(1)
-        per_label = draws @ np.hstack([true & called, ~true & called, true & ~called])
         exact = (true == called).all(1)
         flags = [np.ones_like(defect), exact, defect, defect & ~alarm, ~defect & alarm]
-        per_sample = draws @ np.stack(flags, axis=1)
+        return np.hstack([true & called, ~true & called, true & ~called, np.stack(flags, axis=1)])
+
+    @classmethod
+    def of_sums(cls, sums: NDArray[Any]) -> "MultilabelCounts":
+        """The counts from (..., 3C + 5) sums of `indicators` over samples."""
+        per_label, per_sample = sums[..., :-5], sums[..., -5:]
         return cls(*np.split(per_label, 3, axis=-1), *np.moveaxis(per_sample, -1, 0))
 
 
