@@ -83,14 +83,16 @@ def test_decisions() -> None:
 def test_decisions_agree_with_the_metrics_of_training(multilabel_table) -> None:
     import torch
 
-    from wafer_lab.evaluation.intervals import count_scores
+    from wafer_lab.evaluation.intervals import judge
     from wafer_lab.metrics.collection import classification_metrics
 
     table = multilabel_table(rows=300)
     metrics = classification_metrics("multilabel", 3, table.class_names, ranking=False)
     metrics.update(torch.from_numpy(table.probabilities()), torch.from_numpy(table.target))
     expected = {key: float(value) for key, value in metrics.compute().items()}
-    assert count_scores(table) == pytest.approx(expected, abs=1e-6)
+    what = (table.target, table.decisions(), table.probabilities(), table.class_names, table.target_kind)
+    scores, _ = judge(*what, resamples=100)
+    assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
 def test_select_and_concat(multiclass_table) -> None:
@@ -232,3 +234,15 @@ def test_a_failed_write_leaves_the_old_table(multiclass_table, tmp_path: Path, m
         multiclass_table(rows=9).write(path)
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_lots_and_distances_survive(multiclass_table, tmp_path: Path) -> None:
+    plain = multiclass_table(rows=5)
+    assert Predictions.read(plain.write(tmp_path / "plain.parquet")).lot is None
+    full = replace(plain, lot=np.array(["a", "", "b", "a", "c"]), knn_distance=np.arange(5, dtype=np.float32))
+    again = Predictions.read(full.write(tmp_path / "full.parquet")).take(np.array([4, 0]))
+    assert again.lot.tolist() == ["c", "a"]
+    assert again.knn_distance.tolist() == [4, 0]
+    assert Predictions.concat([plain, full]).lot is None  # what not all tables know, the joined one does not know
+    with pytest.raises(ValueError, match="lot has shape"):
+        replace(plain, lot=np.array(["a"]))

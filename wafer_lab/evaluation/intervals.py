@@ -1,123 +1,396 @@
-"""Confidence intervals of scores, by resampling wafers.
+"""Scores of decisions and probabilities, with bootstrap intervals over wafers or lots.
 
-AUROC and average precision have none here: they depend on the order of all probabilities, not on counts.
+Every score here is a function of sums over wafers, or of the order of their probabilities. A resample gives each
+wafer, or each lot, a weight: how often it was drawn. So the scores of all resamples come from one sparse product of
+(resamples, groups) weights with (groups, statistics) sums, and from one weighted walk down each class's order.
+
+An interval says how much the score would vary with another test set of this size, not with another training run.
+
+- One of no width on a rate means that no error was seen among n wafers; up to about 3 / n of them may still be wrong.
+- A resample may lack a rare class. Its macro means then leave that class out, as `metrics.scores` does; its F1,
+  precision and recall count as 0 there, and its AUROC and average precision leave the resample out.
+- ECE plugs sample means into absolute values, which is biased upwards: noise in a bin never cancels (Kumar et al.,
+  "Verified uncertainty calibration", NeurIPS 2019; Roelofs et al., "Mitigating bias in calibration error estimation",
+  AISTATS 2022). A resample adds its own noise to the table's, so the interval sits higher still and can lie wholly
+  above the score. Use it to compare two models on the same wafers; where the ECE is near that noise, trust the Brier
+  score and the NLL. The bins of `ece_mass` are the table's in every resample.
+- Wafers of one lot look alike, so drawing wafers one by one claims more precision than there is; drawing lots does
+  not, but it takes 20 lots or more for the interval to mean anything.
+
+Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7(1), 1979. Lots are drawn whole as
+in the cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wafer_lab.errors import UserError
-from wafer_lab.evaluation.predictions import Predictions
-from wafer_lab.metrics.scores import MultilabelCounts, Scores, multiclass_scores, multilabel_scores
+from wafer_lab.evaluation.predictions import TargetKind
+from wafer_lab.metrics import reliability
+from wafer_lab.metrics.ranking import Ranking
+from wafer_lab.metrics.scores import (
+    MultilabelCounts,
+    Scores,
+    escapes_and_false_alarms,
+    multiclass_scores,
+    multilabel_scores,
+    normal_classes,
+)
 
 Intervals = dict[str, tuple[float, float]]
 
-# Draws held at once: 2,000 resamples of a few hundred cells, or fewer of more.
-_DRAWS = 4_000_000
+# Weights that a thread works on at once: few enough that they and what is made of them fit into its core's cache.
+_WEIGHTS = 250_000
+_BINS = 15
+_FEWEST_LOTS = 20
+_THREADS = min(4, os.cpu_count() or 1)
 
 
-def count_scores(predictions: Predictions) -> dict[str, float]:
-    """Every score that the decisions of a table determine; keys as in `metrics.scores`.
+def judge(
+    target: NDArray[Any],
+    decisions: NDArray[Any],
+    probabilities: NDArray[Any],
+    class_names: Sequence[str],
+    target_kind: TargetKind,
+    *,
+    normal: Sequence[str] | None = None,
+    cost: NDArray[Any] | Sequence[Any] | None = None,
+    lot: NDArray[np.str_] | None = None,
+    ranking: bool = True,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[dict[str, float], Intervals]:
+    """Every score of N labelled wafers, and for each a percentile bootstrap interval.
 
-    Args:
-        predictions: labelled rows, one per wafer.
-
-    Raises:
-        UserError: there are no rows, or some have no label.
-        ValueError: a wafer is there more than once.
-    """
-    cells, counts = _cells(predictions)
-    return {name: float(values[0]) for name, values in _scores(predictions, cells, counts[None]).items()}
-
-
-def bootstrap_intervals(
-    predictions: Predictions, resamples: int = 2000, level: float = 0.95, seed: int = 0
-) -> Intervals:
-    """Percentile bootstrap intervals of every count-based score.
-
-    A score depends on a wafer through its (target, decision) pair alone, so drawing N wafers with replacement
-    is drawing the counts of the distinct pairs from one multinomial distribution: the same distribution as
-    resampling rows, at a cost that grows with the distinct pairs instead of with N.
-
-    The interval says how much the score would vary with another test set of this size, not with another
-    training run. Where a class has no error in the table, neither has any resample: an interval of no width
-    means "no error seen in n wafers", and the class may still err on up to about 3 / n of its wafers.
-
-    Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7(1), 1979.
+    The intervals of `ece`, `ece_mass` and `ece_classwise` are of a plug-in estimate that is biased upwards; the
+    top of this module says how to read them, and all the others.
 
     Args:
-        predictions: labelled rows, one per wafer: one split, one view.
+        target: multi-class (N,) class indices; multi-label (N, C) of 0/1.
+        decisions: what was decided, shaped like the target.
+        probabilities: (N, C) in [0, 1].
+        class_names: the C class names.
+        target_kind: "multiclass" or "multilabel".
+        normal: multi-class: the classes that are no defect; None: the one called none, where there is one.
+            Multi-label wafers without a label are normal whatever this says.
+        cost: multi-class: (C, C), [true class][decided class]. Multi-label: two numbers, what a missed label and
+            what a label too many costs. None: no `cost` among the scores.
+        lot: (N,) the production lot of each wafer: whole lots are drawn, as many as there are. "" is a lot of its
+            own. None, or fewer than 20 lots: wafers are drawn.
+        ranking: whether AUROC and average precision are wanted, which take most of the time.
         resamples: how many test sets to draw.
         level: the share of them that the interval covers, in (0, 1).
         seed: of the draws.
 
     Returns:
-        Score name -> (low, high), both in [0, 1].
+        Scores, and name -> (low, high). The names are those of `multiclass_scores` or `multilabel_scores`;
+        `escapes` and `false_alarms`, wafers, where some class is normal; `cost`, the mean per wafer; `ece`,
+        `ece_mass`, `ece_classwise`, `brier`, `nll` as in `metrics.reliability`; `auroc_macro`,
+        `average_precision_macro`, `auroc/<class>`, `average_precision/<class>` for the classes that some wafers
+        are and some are not.
 
     Raises:
-        UserError: there are no rows, or some have no label.
-        ValueError: a wafer is there more than once.
+        UserError: there are no wafers, some have no label, a probability is not finite, or a normal class is no
+            class.
+        ValueError: the shapes disagree.
     """
-    cells, counts = _cells(predictions)
-    random = np.random.default_rng(seed)
-    total = int(counts.sum())
-    drawn: dict[str, list[NDArray[np.float64]]] = {}
-    for size in _chunks(resamples, len(counts)):
-        draws = random.multinomial(total, counts / total, size=size)
-        for name, values in _scores(predictions, cells, draws).items():
-            drawn.setdefault(name, []).append(values)
+    table = _Table.of(target, decisions, probabilities, class_names, target_kind, normal, cost, lot, ranking)
+    scores = table.scores(*table.walk(np.ones((1, table.groups), dtype=np.uint8)))
+    drawn = table.resample(resamples, seed)
     tails = [(1 - level) / 2, (1 + level) / 2]
-    bounds = {name: np.quantile(np.concatenate(parts), tails) for name, parts in drawn.items()}
-    return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+    bounds = {name: np.quantile(values[~np.isnan(values)], tails) for name, values in drawn.items()}
+    intervals = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+    return {name: float(values[0]) for name, values in scores.items()}, intervals
 
 
-def evaluate(
-    predictions: Predictions, resamples: int = 2000, level: float = 0.95, seed: int = 0
-) -> tuple[dict[str, float], Intervals]:
-    """Scores and intervals of every split in the table, on the wafers as they are (view 0).
+def resampled(
+    target: NDArray[Any],
+    decisions: NDArray[Any],
+    probabilities: NDArray[Any],
+    class_names: Sequence[str],
+    target_kind: TargetKind,
+    *,
+    normal: Sequence[str] | None = None,
+    cost: NDArray[Any] | Sequence[Any] | None = None,
+    lot: NDArray[np.str_] | None = None,
+    ranking: bool = True,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, NDArray[np.float64]]:
+    """Every score of each resample behind `judge`'s intervals.
+
+    The draws depend on the seed and on the number of groups alone. So two calls on the same wafers (or lots) in the
+    same order have the same resamples, and the difference of their scores is a paired bootstrap of the difference.
+
+    Args:
+        target: see `judge`; so are all the others.
+        decisions: likewise.
+        probabilities: likewise.
+        class_names: likewise.
+        target_kind: likewise.
+        normal: likewise.
+        cost: likewise.
+        lot: likewise.
+        ranking: likewise.
+        resamples: likewise; the first of many draws are those of fewer.
+        seed: likewise.
 
     Returns:
-        Scores and intervals, both keyed ``split/name``, as in a run's metrics.json.
+        Name -> (resamples,) float64, the names of `judge`; nan where a ranking score is not defined because the
+        resample has no wafer of that class, or no other.
+
+    Raises:
+        UserError: see `judge`.
+        ValueError: see `judge`.
     """
-    scores: dict[str, float] = {}
-    intervals: Intervals = {}
-    for split in predictions.splits():
-        table = predictions.select(split=split, view=0)
-        found = bootstrap_intervals(table, resamples, level, seed)
-        scores |= {f"{split}/{name}": value for name, value in count_scores(table).items()}
-        intervals |= {f"{split}/{name}": bounds for name, bounds in found.items()}
-    return scores, intervals
+    table = _Table.of(target, decisions, probabilities, class_names, target_kind, normal, cost, lot, ranking)
+    return table.resample(resamples, seed)
 
 
-def _cells(predictions: Predictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The distinct (target, decision) rows, (K, 2) or (K, 2C), and how often each occurs, (K,)."""
-    if not len(predictions):
-        raise UserError("there are no predictions to score; check the split and view that were asked for")
-    unlabelled = int((~predictions.labelled).sum())
+def several_lots(lot: NDArray[np.str_] | None) -> bool:
+    """Whether wafers come from so many lots that lots can be drawn; a wafer without a lot name is a lot of its own."""
+    return lot is not None and len(np.unique(lot[lot != ""])) + int((lot == "").sum()) >= _FEWEST_LOTS
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Some columns of a sparse (groups, S) matrix.
+
+    Attributes:
+        columns: (K,) which, all with an entry.
+        starts: (K,) where the entries of each begin.
+        rows: (E,) the group of each entry.
+        values: (E,) the entries.
+    """
+
+    columns: NDArray[np.intp]
+    starts: NDArray[np.intp]
+    rows: NDArray[np.intp]
+    values: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, matrix: NDArray[Any], first: int) -> "_Columns":
+        """The entries of a (groups, K) matrix that are not 0; its first column is number `first`."""
+        column, row = np.nonzero(matrix.T)
+        columns, starts = np.unique(column, return_index=True)
+        return cls(first + columns, starts, row, matrix[row, column].astype(np.float64))
+
+    def add_to(self, sums: NDArray[np.float64], weights: NDArray[np.uint8]) -> None:
+        """Write these columns of weights @ matrix into (R, S) sums."""
+        if len(self.columns):
+            # Not the BLAS: its threads would fight with ours, and there are about 12 entries in a row of 200.
+            products = np.take(weights, self.rows, axis=1) * self.values
+            sums[:, self.columns] = np.add.reduceat(products, self.starts, axis=1)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What resampling needs to know of N wafers in G groups.
+
+    Attributes:
+        class_names: C names.
+        multiclass: whether the target is.
+        normal: as given to `judge`.
+        wafers: N.
+        groups: G.
+        places: where each statistic lies among the sums, by name.
+        statistics: the sums of every group, as sparse columns.
+        rankings: of the classes that can be ranked, by name.
+    """
+
+    class_names: tuple[str, ...]
+    multiclass: bool
+    normal: Sequence[str] | None
+    wafers: int
+    groups: int
+    places: Mapping[str, slice]
+    statistics: Sequence[_Columns]
+    rankings: Mapping[str, Ranking]
+
+    @classmethod
+    def of(
+        cls,
+        target: NDArray[Any],
+        decisions: NDArray[Any],
+        probabilities: NDArray[Any],
+        class_names: Sequence[str],
+        target_kind: TargetKind,
+        normal: Sequence[str] | None,
+        cost: NDArray[Any] | Sequence[Any] | None,
+        lot: NDArray[np.str_] | None,
+        ranking: bool,
+    ) -> "_Table":
+        target, decisions, probabilities = map(np.asarray, (target, decisions, probabilities))
+        multiclass, classes = target_kind == "multiclass", len(class_names)
+        _check(target, decisions, probabilities, multiclass, classes)
+        group = _groups(lot, len(target))
+        present = target[:, None] == np.arange(classes) if multiclass else target > 0
+        places, statistics, width = {}, [], 0
+        for name, terms in _terms(target, decisions, probabilities, present, cost):
+            places[name] = slice(width, width + terms.shape[1])
+            summed = terms if len(group) == group.max() + 1 else _grouped(terms, group)
+            # The classes apart where all would not fit into the cache.
+            step = terms.shape[1] if np.count_nonzero(summed) <= _WEIGHTS else _BINS
+            firsts = range(0, terms.shape[1], step)
+            statistics += [_Columns.of(summed[:, first : first + step], width + first) for first in firsts]
+            width += terms.shape[1]
+        rankings = {
+            name: Ranking.of(probabilities[:, k], present[:, k], group)
+            for k, name in enumerate(class_names)
+            if ranking and 0 < present[:, k].sum() < len(target)
+        }
+        return cls(
+            class_names=tuple(class_names),
+            multiclass=multiclass,
+            normal=normal,
+            wafers=len(target),
+            groups=int(group.max()) + 1,
+            places=places,
+            statistics=statistics,
+            rankings=rankings,
+        )
+
+    def resample(self, resamples: int, seed: int) -> Scores:
+        """Scores (resamples,) of as many draws of the groups."""
+        step = max(1, _WEIGHTS // self.wafers)
+        chunks = [range(first, min(first + step, resamples)) for first in range(0, resamples, step)]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            parts = list(pool.map(lambda draws: self.walk(_draw(self.groups, seed, draws)), chunks))
+        sums, ranked = zip(*parts, strict=True)
+        return self.scores(np.concatenate(sums), np.concatenate(ranked))
+
+    def walk(self, weights: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Sums (R, S) of all statistics and ranking scores (R, K, 2) under each row of (R, G) weights."""
+        sums = np.zeros((len(weights), max(place.stop for place in self.places.values())))
+        for columns in self.statistics:
+            columns.add_to(sums, weights)
+        wafers = sums[:, self.places["wafers"]][:, 0]
+        ranked = [ranking.scores(weights, wafers) for ranking in self.rankings.values()]
+        return sums, np.array(ranked).reshape(-1, 2, len(weights)).transpose(2, 0, 1)
+
+    def scores(self, sums: NDArray[np.float64], ranked: NDArray[np.float64]) -> Scores:
+        """Scores (R,) of what `walk` found."""
+        found = {name: sums[:, place] for name, place in self.places.items()}
+        wafers = found["wafers"][:, 0]
+        scores = self._counted(found["counts"])
+        scores |= {name: np.abs(found[name]).sum(-1) / wafers for name in ("ece", "ece_mass")}
+        gaps = np.abs(found["ece_classwise"].reshape(len(sums), len(self.class_names), -1)).sum(-1)
+        scores["ece_classwise"] = _mean(gaps / wafers[:, None], found["present"] > 0, empty=0.0)
+        scores |= {name: found[name][:, 0] / wafers for name in ("brier", "nll", "cost") if name in found}
+        for k, key in enumerate(("auroc", "average_precision")) if self.rankings else ():
+            scores[f"{key}_macro"] = _mean(ranked[..., k], ~np.isnan(ranked[..., k]), empty=np.nan)
+            scores |= {f"{key}/{name}": ranked[:, j, k] for j, name in enumerate(self.rankings)}
+        return scores
+
+    def _counted(self, counts: NDArray[np.float64]) -> Scores:
+        if not self.multiclass:
+            labels = MultilabelCounts.of_sums(counts)
+            flagged = {"escapes": labels.escapes, "false_alarms": labels.false_alarms}
+            return multilabel_scores(labels, self.class_names) | flagged
+        confusion = counts.reshape(-1, len(self.class_names), len(self.class_names))
+        scores = multiclass_scores(confusion, self.class_names, self.normal)
+        normal = normal_classes(self.class_names, self.normal)
+        if normal.any():
+            scores["escapes"], scores["false_alarms"] = escapes_and_false_alarms(confusion, normal)
+        return scores
+
+
+def _terms(
+    target: NDArray[Any],
+    decisions: NDArray[Any],
+    probabilities: NDArray[Any],
+    present: NDArray[np.bool_],
+    cost: NDArray[Any] | Sequence[Any] | None,
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """What each wafer adds to the statistics: name and (N, columns), one at a time to save memory."""
+    wafers, classes = present.shape
+    yield "wafers", np.ones((wafers, 1))
+    yield "present", present
+    if target.ndim == 1:
+        pair = target.astype(np.int64) * classes + decisions
+        yield "counts", pair[:, None] == np.arange(classes * classes)
+    else:
+        yield "counts", MultilabelCounts.indicators(target, decisions)
+    yield "ece", reliability.calibration_terms(probabilities, target, _BINS)
+    yield "ece_mass", reliability.calibration_terms(probabilities, target, _BINS, spacing="mass")
+    yield "ece_classwise", reliability.classwise_terms(probabilities, target, _BINS).reshape(wafers, -1)
+    yield "brier", reliability.brier_terms(probabilities, target)[:, None]
+    yield "nll", reliability.nll_terms(probabilities, target)[:, None]
+    if cost is not None:
+        yield "cost", _costs(target, decisions, np.asarray(cost, dtype=np.float64), classes)[:, None]
+
+
+def _check(
+    target: NDArray[Any], decisions: NDArray[Any], probabilities: NDArray[Any], multiclass: bool, classes: int
+) -> None:
+    expected = (len(target),) if multiclass else (len(target), classes)
+    if not target.shape == decisions.shape == expected or probabilities.shape != (len(target), classes):
+        raise ValueError(
+            f"target {target.shape}, decisions {decisions.shape} and probabilities {probabilities.shape} "
+            f"do not fit {classes} classes"
+        )
+    if not len(target):
+        raise UserError("there are no wafers to score; check the split that was asked for")
+    unlabelled = int((target.reshape(len(target), -1) < 0).any(axis=1).sum())
     if unlabelled:
-        raise UserError(f"{unlabelled} of {len(predictions)} wafers have no label, so they cannot be scored")
-    if len(np.unique(predictions.index)) < len(predictions):
-        raise ValueError("a wafer occurs more than once; select one split and one view")
-    target = predictions.target.reshape(len(predictions), -1).astype(np.int64)
-    decisions = predictions.decisions().reshape(len(predictions), -1).astype(np.int64)
-    cells, counts = np.unique(np.hstack([target, decisions]), axis=0, return_counts=True)
-    return cells, counts.astype(np.int64)
+        raise UserError(f"{unlabelled} of {len(target)} wafers have no label, so they cannot be scored; leave them out")
+    broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
+    if broken:
+        raise UserError(f"the probabilities of {broken} of {len(target)} wafers are not finite; predict them again")
 
 
-def _scores(predictions: Predictions, cells: NDArray[np.int64], draws: NDArray[np.int64]) -> Scores:
-    """Scores of (R, K) counts of the cells."""
-    target, decisions = np.split(cells, 2, axis=1)
-    if predictions.target_kind == "multilabel":
-        counts = MultilabelCounts.of(target, decisions, weights=draws)
-        return multilabel_scores(counts, predictions.class_names)
-    confusion = np.zeros((len(draws), predictions.num_classes, predictions.num_classes))
-    confusion[:, target[:, 0], decisions[:, 0]] = draws
-    return multiclass_scores(confusion, predictions.class_names)
+def _groups(lot: NDArray[np.str_] | None, wafers: int) -> NDArray[np.intp]:
+    """(N,) which group each wafer is drawn with."""
+    if lot is not None and np.shape(lot) != (wafers,):
+        raise ValueError(f"lot has shape {np.shape(lot)}, expected ({wafers},)")
+    if lot is None or not several_lots(lot):
+        return np.arange(wafers)
+    known = lot != ""
+    names, member = np.unique(lot[known], return_inverse=True)
+    group = np.empty(wafers, dtype=np.intp)
+    group[known] = member
+    group[~known] = len(names) + np.arange(wafers - known.sum())
+    return group
 
 
-def _chunks(resamples: int, cells: int) -> Iterator[int]:
-    most = max(1, _DRAWS // cells)
-    for start in range(0, resamples, most):
-        yield min(most, resamples - start)
+def _grouped(statistics: NDArray[Any], group: NDArray[np.intp]) -> NDArray[np.float64]:
+    """(G, S) sums of (N, S) statistics over each group."""
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    return np.asarray(np.add.reduceat(statistics[order].astype(np.float64), starts, axis=0))
+
+
+def _draw(groups: int, seed: int, draws: range) -> NDArray[np.uint8]:
+    """(R, G) how often each group was drawn; each draw has its own generator, so none depends on the others."""
+    weights = np.empty((len(draws), groups), dtype=np.uint8)
+    for row, draw in enumerate(draws):
+        drawn = np.random.default_rng((seed, draw)).integers(0, groups, groups, dtype=np.int32)
+        # One of more than 255 groups is drawn more than 255 times in 1 of 10^500 resamples.
+        weights[row] = np.bincount(drawn, minlength=groups)
+    return weights
+
+
+def _costs(
+    target: NDArray[Any], decisions: NDArray[Any], cost: NDArray[np.float64], classes: int
+) -> NDArray[np.float64]:
+    """(N,) what each wafer's decision costs."""
+    expected = (classes, classes) if target.ndim == 1 else (2,)
+    if cost.shape != expected:
+        raise ValueError(f"cost has shape {cost.shape}, expected {expected}")
+    if target.ndim == 1:
+        return np.asarray(cost[target, decisions])
+    true, called = target > 0, decisions > 0
+    return np.asarray(cost[0] * (true & ~called).sum(1) + cost[1] * (~true & called).sum(1))
+
+
+def _mean(values: NDArray[np.float64], where: NDArray[np.bool_], empty: float) -> NDArray[np.float64]:
+    """Mean over the last axis of the values that count."""
+    total, count = np.where(where, values, 0.0).sum(-1), where.sum(-1)
+    return np.asarray(np.divide(total, count, out=np.full(total.shape, empty), where=count > 0))

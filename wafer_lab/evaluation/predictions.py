@@ -6,7 +6,6 @@ needs the model, the data or a GPU.
 """
 
 import json
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +17,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wafer_lab.errors import UserError
+from wafer_lab.files import replacing
 
 TargetKind = Literal["multiclass", "multilabel"]
 
 _KEY = b"wafer_lab.predictions"
 _VERSION = 1
 _MAGIC = b"PAR1"
+_COLUMNS = ("index", "split", "view", "target", "logits", "lot", "knn_distance")
 _HINT = "name the predictions.parquet that a run left in its folder"
 
 
@@ -34,7 +35,7 @@ class Predictions:
     Attributes:
         index: (N,) int64, the wafer's row in its source.
         split: (N,) str, the part of the split it belongs to: ``train``, ``val``, ``test``, ...
-        view: (N,) int8, which of the eight rotations and flips was shown; 0 is the wafer as it is.
+        view: (N,) int8, which of the eight rotations and flips was shown (see `views`); 0 is the wafer as it is.
         target: multiclass (N,) int64, -1 where unlabelled; multilabel (N, C) int8 of 0/1, a row of -1
             where unlabelled.
         logits: (N, C) float32.
@@ -42,6 +43,9 @@ class Predictions:
         target_kind: ``multiclass`` (softmax, argmax) or ``multilabel`` (sigmoid, 0.5 per label).
         split_digest: hash of the split's indices.
         data_fingerprint: hash of the source the indices count in.
+        lot: (N,) str, the production lot, "" where unknown; None where the source has no lots.
+        knn_distance: (N,) float32, distance of the wafer's features from those of the training wafers; None where
+            it was not computed.
 
     Raises:
         ValueError: the columns disagree in length or width, or the target kind is unknown.
@@ -56,6 +60,8 @@ class Predictions:
     target_kind: TargetKind
     split_digest: str
     data_fingerprint: str
+    lot: NDArray[np.str_] | None = None
+    knn_distance: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         rows, classes = len(self.index), len(self.class_names)
@@ -63,6 +69,7 @@ class Predictions:
             raise ValueError(f"target_kind is {self.target_kind!r}, not multiclass or multilabel")
         target = (rows,) if self.target_kind == "multiclass" else (rows, classes)
         expected = {"split": (rows,), "view": (rows,), "target": target, "logits": (rows, classes)}
+        expected |= {name: (rows,) for name in ("lot", "knn_distance") if getattr(self, name) is not None}
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
@@ -122,8 +129,13 @@ class Predictions:
             keep = keep & (self.split == split)
         if view is not None:
             keep = keep & (self.view == view)
-        columns = ("index", "split", "view", "target", "logits")
-        return replace(self, **{name: getattr(self, name)[keep] for name in columns})
+        return self.take(np.flatnonzero(keep))
+
+    def take(self, positions: NDArray[np.int64]) -> "Predictions":
+        """The rows at some positions, in their order."""
+        columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS if getattr(self, name) is not None}
+        taken: dict[str, Any] = {name: column[positions] for name, column in columns.items()}
+        return replace(self, **taken)
 
     def splits(self) -> tuple[str, ...]:
         """The names of the splits in the table, in the order they first appear."""
@@ -148,30 +160,28 @@ class Predictions:
                     f"cannot join prediction tables of different {name}: "
                     f"{' / '.join(sorted(map(str, values)))}; join runs of the same data and split only"
                 )
-        columns = ("index", "split", "view", "target", "logits")
-        joined: dict[str, Any] = {name: np.concatenate([getattr(table, name) for table in tables]) for name in columns}
-        return replace(first, **joined)
+        shared = [name for name in _COLUMNS if all(getattr(table, name) is not None for table in tables)]
+        joined: dict[str, Any] = {name: np.concatenate([getattr(table, name) for table in tables]) for name in shared}
+        absent: dict[str, Any] = dict.fromkeys(_COLUMNS)
+        return replace(first, **(absent | joined))
 
     def write(self, path: Path | str) -> Path:
         """Write the table as Parquet, beside its place and then renamed into it.
 
-        The columns are ``index, split, view, target, logits`` (logits a ``fixed_size_list<float32>[C]``); the
-        rest is JSON in the schema's metadata, so any Parquet reader can use the file.
+        The columns are ``index, split, view, target, logits`` (logits a ``fixed_size_list<float32>[C]``) and, where
+        known, ``lot`` and ``knn_distance``; the rest is JSON in the schema's metadata, so any Parquet reader can use
+        the file.
 
         Raises:
             UserError: a logit is not finite, or the folder cannot be written.
         """
         path = Path(path)
         _check_finite(self.logits, "these predictions")
-        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(self._to_arrow(), beside, compression="zstd", write_page_checksum=True)
-            beside.replace(path)
+            with replacing(path) as beside:
+                pq.write_table(self._to_arrow(), beside, compression="zstd", write_page_checksum=True)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error}; free space or use another folder") from error
-        finally:
-            beside.unlink(missing_ok=True)
         return path
 
     def _to_arrow(self) -> pa.Table:
@@ -182,13 +192,17 @@ class Predictions:
             target = pa.array(self.target.astype(np.int64))
         else:
             target = _fixed_lists(self.target.astype(np.int8), pa.int8(), classes)
-        columns = {
+        columns: dict[str, Any] = {
             "index": pa.array(self.index.astype(np.int64)),
             "split": pa.array(self.split.tolist(), pa.string()),
             "view": pa.array(self.view.astype(np.int8)),
             "target": target,
             "logits": _fixed_lists(self.logits.astype(np.float32), pa.float32(), classes),
         }
+        if self.lot is not None:
+            columns["lot"] = pa.array(self.lot.tolist(), pa.string()).dictionary_encode()
+        if self.knn_distance is not None:
+            columns["knn_distance"] = pa.array(self.knn_distance.astype(np.float32))
         return pa.table(columns).replace_schema_metadata({_KEY: json.dumps(meta).encode()})
 
     @classmethod
@@ -219,7 +233,7 @@ class Predictions:
         multiclass = meta["target_kind"] == "multiclass"
         return cls(
             index=table["index"].to_numpy(),
-            split=np.array(table["split"].to_pylist(), dtype=np.str_),
+            split=_strings(table["split"]),
             view=table["view"].to_numpy(),
             target=table["target"].to_numpy() if multiclass else _to_matrix(table["target"], classes),
             logits=_to_matrix(table["logits"], classes),
@@ -227,7 +241,16 @@ class Predictions:
             target_kind=meta["target_kind"],
             split_digest=meta["split_digest"],
             data_fingerprint=meta["data_fingerprint"],
+            lot=_strings(table["lot"]) if "lot" in table.column_names else None,
+            knn_distance=table["knn_distance"].to_numpy() if "knn_distance" in table.column_names else None,
         )
+
+
+def _strings(column: pa.ChunkedArray) -> NDArray[np.str_]:
+    """Decoded through a dictionary: a few distinct strings, then one numpy gather."""
+    plain = column.cast(pa.string()).combine_chunks().dictionary_encode()
+    names = np.array(plain.dictionary.to_pylist() or [""], dtype=np.str_)
+    return np.asarray(names[plain.indices.to_numpy()])
 
 
 def _fixed_lists(matrix: NDArray[Any], kind: pa.DataType, width: int) -> pa.FixedSizeListArray:
