@@ -1,0 +1,37 @@
+"""Figures of a run, drawn for print: pure functions from arrays to matplotlib figures, without pyplot or global state.
+
+They need numpy, matplotlib and `wafer_lab.metrics` only; `save` writes one as PNG.
+"""
+
+from wafer_lab.evaluation.figures.calibration import conformal, reliability
+from wafer_lab.evaluation.figures.classes import per_class_f1, pr_curves, roc_curves
+from wafer_lab.evaluation.figures.confusion import confusion_matrix
+from wafer_lab.evaluation.figures.decisions import cost_curve, rules, threshold_sensitivity
+from wafer_lab.evaluation.figures.multilabel import exact_match_by_count, spurious_labels, type_table
+from wafer_lab.evaluation.figures.open_set import unknown
+from wafer_lab.evaluation.figures.settings import comparison, main_effects
+from wafer_lab.evaluation.figures.style import save
+from wafer_lab.evaluation.figures.training import learning_curves
+from wafer_lab.evaluation.figures.wafers import heatmaps, worst_errors
+
+__all__ = [
+    "comparison",
+    "conformal",
+    "confusion_matrix",
+    "cost_curve",
+    "exact_match_by_count",
+    "heatmaps",
+    "learning_curves",
+    "main_effects",
+    "per_class_f1",
+    "pr_curves",
+    "reliability",
+    "roc_curves",
+    "rules",
+    "save",
+    "spurious_labels",
+    "threshold_sensitivity",
+    "type_table",
+    "unknown",
+    "worst_errors",
+]
