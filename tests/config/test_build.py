@@ -1,11 +1,13 @@
 import ast
+from collections import OrderedDict, UserList
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 import wafer_lab
-from wafer_lab.config.build import build, function, resolved
+from wafer_lab.config.build import build, check_plain, check_targets, function, resolved
 from wafer_lab.errors import UserError
 
 
@@ -82,6 +84,51 @@ def test_resolved_is_plain():
     with pytest.raises(UserError, match=r"\?\?\?|missing|Missing"):
         resolved(config("a: '???'"))
     assert not isinstance(resolved(config("a: {b: 1}"))["a"], DictConfig)
+
+
+ENCODER = "wafer_lab.models.wafer_cnn.WaferCNN"
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"_target_": "os.system", "command": "true"},
+        {"_target_": ENCODER, "width": ({"_target_": "os.system", "command": "true"},)},
+        {"_target_": ENCODER, "width": OrderedDict(a=[{"_target_": "os.system"}])},
+        {"_target_": ENCODER, "width": MappingProxyType({"_target_": "os.system"})},
+        {"_target_": ENCODER, "width": UserList([{"_target_": "os.system"}])},
+        {"_target_": ENCODER, "width": {1, 2}},
+        {"_target_": ENCODER, "width": b"24"},
+        {"_target_": ENCODER, "width": "${evil}"},
+        {"_target_": ENCODER, "width": "${oc.create:'{_target_: os.system, command: true}'}"},
+        {"_target_": ENCODER, "width": "\\${oc.create:'{_target_: os.system, command: true}'}"},
+        {"_target_": ENCODER, "${oc.env:HOME}": 1},
+        {"_target_": ["os.system"]},
+        {"_target_": "${oc.env:TARGET}"},
+        {"_target_": "wafer_lab.models.resnet.nn.Sequential"},
+        {"_target_": "wafer_lab.models.mobilenet._torchvision_models"},
+        {"_target_": "wafer_lab.models.resnet.ResNet.__init__"},
+        {"_target_": "wafer_lab.modelsx.Net"},
+        {"_target_": "wafer_lab.data.prepare.cached"},
+    ],
+    ids=str,
+)
+def test_a_stored_config_names_nothing_to_run(node):
+    with pytest.raises(UserError, match=r"^FILE .*not loaded"):
+        check_targets({"model": node}, "wafer_lab.models", "FILE")
+
+
+def test_functions_can_be_refused():
+    node = {"_target_": "wafer_lab.models.resnet.resnet", "in_channels": 3}
+    check_targets(node, "wafer_lab.models", "FILE")
+    with pytest.raises(UserError, match="resnet"):
+        check_targets(node, "wafer_lab.models", "FILE", classes_only=True)
+
+
+def test_plain_values_pass_with_a_dollar_or_without():
+    values = {"a": "costs 5 $", "b": "$HOME/{x}", "c": [1, 2.5, None, True, ("x",)], 3: {}}
+    check_plain(values, "FILE")
+    assert OmegaConf.to_container(OmegaConf.create(values), resolve=True)["b"] == "$HOME/{x}"
 
 
 SOURCES = sorted(Path(wafer_lab.__file__).parent.rglob("*.py"))

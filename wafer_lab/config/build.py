@@ -1,8 +1,9 @@
 """From a config node to the object it names: the one module that calls Hydra's instantiate."""
 
 import functools
+import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -65,6 +66,86 @@ def function(node: DictConfig) -> Callable[..., Any]:
             raise told from cause
         raise cause from None
     return deferred
+
+
+def check_plain(node: Any, where: Any) -> None:
+    """Let a config that came with a file hold nothing but plain values: resolving an interpolation can run code.
+
+    A stored config is resolved already, so a `${` in it is either somebody's trap or a text that OmegaConf would take
+    for an interpolation.
+
+    Args:
+        node: read from the file.
+        where: the file, for the message.
+
+    Raises:
+        UserError: it holds an interpolation, or a value that is no text, number, list or mapping.
+    """
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            check_plain(key, where)
+            check_plain(value, where)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            check_plain(value, where)
+    elif isinstance(node, str):
+        if "${" in node:
+            raise UserError(
+                f"{where} holds the interpolation {node[:100]}; it was not loaded, because resolving it could run "
+                "code. The config of a run has plain values only: write the value itself"
+            )
+    elif node is not None and type(node) not in (bool, int, float):
+        raise UserError(
+            f"{where} holds a {type(node).__name__} where a config has texts, numbers, lists and mappings; it was not "
+            "loaded. Use the file that train.py wrote"
+        )
+
+
+def check_targets(node: Any, room: str, where: Any, classes_only: bool = False) -> None:
+    """Let a config that came with a file name nothing but what one room offers: building runs code.
+
+    Args:
+        node: read from the file.
+        room: such as ``wafer_lab.models``.
+        where: the file, for the message.
+        classes_only: refuse functions too, where the room has some that write files.
+
+    Raises:
+        UserError: as `check_plain`, or a `_target_` in it is defined elsewhere or private.
+    """
+    check_plain(node, where)
+    for target in _targets(node):
+        offered = _offered(target, room)
+        if offered is None or (classes_only and not isinstance(offered, type)):
+            raise UserError(
+                f"{where} asks for {target}, which is not of {room}; it was not loaded, because loading it could run "
+                "code. Use the file that train.py wrote"
+            )
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    """Every `_target_` of plain containers."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield node["_target_"]
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for value in node:
+            yield from _targets(value)
+
+
+def _offered(target: Any, room: str) -> Any:
+    """The public thing of a room that a target names, else None; modules from elsewhere are not imported."""
+    if not isinstance(target, str) or any(part.startswith("_") for part in target.split(".")):
+        return None
+    module, _, name = target.rpartition(".")
+    if not f"{module}.".startswith(f"{room}."):
+        return None
+    try:
+        thing = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None
+    return thing if getattr(thing, "__module__", "").startswith(f"{room}.") else None
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """Reading checkpoints: nothing in them is run, and what does not fit is said in one line."""
 
-import importlib
 import pickle
-import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +10,11 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from wafer_lab import models
+from wafer_lab.config.build import check_plain, check_targets
 from wafer_lab.errors import UserError
+from wafer_lab.evaluation.predictor.predictor import Predictor
 from wafer_lab.workflows.assemble import build_network
+from wafer_lab.workflows.finished import PREDICTOR
 
 # What may not change when a run goes on.
 RESUMED_GROUPS = ("task", "head", "model", "loss", "imbalance", "optimizer", "scheduler")
@@ -27,11 +28,13 @@ class Loaded(NamedTuple):
         network: In evaluation mode, on the CPU.
         config: The resolved config of its run.
         record: What the task put beside the weights: `class_names`, `split_digest`, `data_fingerprint`, ...
+        predictor: How logits become decisions: what was fitted for the run, or for a bare .ckpt file argmax.
     """
 
     network: nn.Module
     config: Any
     record: dict[str, Any]
+    predictor: Predictor
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}; a run leaves them in its folder under checkpoints/")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} holds more than weights and plain values, or is not a checkpoint; it was not loaded, "
@@ -62,34 +65,65 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is damaged or not a checkpoint ({str(error).partition(chr(10))[0] or type(error).__name__})"
         ) from None
-    if not isinstance(checkpoint, dict) or "config" not in checkpoint.get("wafer_lab", {}):
+    record = checkpoint.get("wafer_lab") if isinstance(checkpoint, dict) else None
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
         raise UserError(f"{path} is not a wafer_lab checkpoint; use one that train.py wrote")
-    return checkpoint
+    return dict(checkpoint)
 
 
 def load_task(path: str | Path) -> Loaded:
     """Rebuild the trained network of a run.
 
     Args:
-        path: A run's folder (its best checkpoint is taken) or a .ckpt file.
+        path: A run's folder (its best checkpoint and its predictor are taken) or a .ckpt file.
 
     Returns:
         The network with its config and record.
 
     Raises:
-        UserError: As `read_checkpoint`, or the weights do not fit the config beside them.
+        UserError: As `read_checkpoint`, or its config names no network of `wafer_lab.models`, or the weights do not
+            fit it.
     """
-    path = Path(path)
+    path = fitted = Path(path)
     if path.is_dir():
         path = path / "checkpoints" / "best.ckpt"
     checkpoint = read_checkpoint(path)
     record = checkpoint["wafer_lab"]
-    for group in ("model", "head"):
-        _check_targets(record["config"][group], path)
-    config = OmegaConf.create(record["config"])
-    network = build_network(config)
+    check_plain(record["config"], path)  # whoever reads a value of the config would resolve it
+    network = _network(record["config"], path)
     restore(network, checkpoint, path)
-    return Loaded(network.eval(), config, record)
+    return Loaded(network.eval(), OmegaConf.create(record["config"]), record, _predictor(fitted / PREDICTOR, record))
+
+
+def _network(config: Mapping[str, Any], path: Path) -> nn.Module:
+    """Build the network of a stored config from nothing but the nodes that were checked."""
+    nodes = {group: _without_files(config.get(group)) for group in ("model", "head")}
+    if not all(isinstance(node, dict) for node in nodes.values()):
+        raise UserError(f"{path} names no model and head; use a checkpoint that train.py wrote")
+    check_targets(nodes, models.__name__, path)
+    try:
+        return build_network(OmegaConf.create(nodes))
+    except TypeError as error:
+        raise UserError(
+            f"the network in {path} does not fit this version of wafer_lab ({error}); use the version that trained it"
+        ) from error
+
+
+def _without_files(node: Any) -> Any:
+    """A network's config without files of weights, such as timm reads: its weights are those of the checkpoint."""
+    if isinstance(node, Mapping):
+        return {key: _without_files(value) for key, value in node.items() if key != "checkpoint_path"}
+    return [_without_files(value) for value in node] if isinstance(node, list | tuple) else node
+
+
+def _predictor(file: Path, record: dict[str, Any]) -> Predictor:
+    names, kind = record["class_names"], record["config"]["data"]["target"]
+    if not file.is_file():
+        return Predictor.plain(names, kind)
+    predictor = Predictor.read(file)
+    if (list(predictor.class_names), predictor.target_kind) != (list(names), kind):
+        raise UserError(f"{file} was fitted for other classes than the checkpoint beside it; wafer-lab evaluate RUN")
+    return predictor
 
 
 def restore(network: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
@@ -145,7 +179,8 @@ def _names(record: dict[str, Any]) -> str:
 def _decisive(config: dict[str, Any]) -> dict[str, Any]:
     """Every setting that decides the weights, by its dotted path."""
     groups = {group: config[group] for group in RESUMED_GROUPS}
-    groups["data"] = {k: v for k, v in config["data"].items() if k not in ("path", "cache", "num_workers")}
+    free = ("path", "cache", "num_workers", "views")
+    groups["data"] = {k: v for k, v in config["data"].items() if k not in free and v != []}
     # A schedule spans the whole run; without one a run may be made longer.
     kept = (*RESUMED_TRAINER, "max_epochs") if config["scheduler"] else RESUMED_TRAINER
     groups["trainer"] = {k: config["trainer"].get(k) for k in kept}
@@ -158,22 +193,3 @@ def _flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{path}.{key}".lstrip("."))
     else:
         yield path, node
-
-
-def _check_targets(node: Any, path: str | Path) -> None:
-    """Let a checkpoint name networks of wafer_lab.models only: its config comes from whoever made the file."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            module, _, name = str(node["_target_"]).rpartition(".")
-            known = module in {f"{models.__name__}.{m.name}" for m in pkgutil.iter_modules(models.__path__)}
-            found = getattr(importlib.import_module(module), name, None) if known else None
-            if getattr(found, "__module__", None) != module:
-                raise UserError(
-                    f"{path} asks for {node['_target_']}, which is no network of wafer_lab.models; it was not loaded, "
-                    "because loading it could run code"
-                )
-        for value in node.values():
-            _check_targets(value, path)
-    elif isinstance(node, list):
-        for value in node:
-            _check_targets(value, path)
