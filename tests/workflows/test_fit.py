@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -52,12 +53,15 @@ def test_a_run_leaves_what_the_contract_says(tiny, capsys):
     assert str(folder) in said
 
 
-def test_the_table_holds_each_wafer_once_and_never_a_training_wafer(tiny):
+def test_the_table_holds_each_wafer_once_a_view_and_never_a_training_wafer(tiny):
     result = fit(tiny())
-    assert len(np.unique(result.predictions.index)) == len(result.predictions)
     config = load_task(result.run_dir).config
-    assert config.data.limit == 256
-    assert len(result.predictions) < 128
+    assert (config.data.limit, config.data.views) == (256, "d4")
+    views = [result.predictions.select(view=view) for view in range(8)]
+    assert sum(map(len, views)) == len(result.predictions)
+    for table in views:
+        assert np.array_equal(np.sort(table.index), np.unique(views[0].index))
+        assert len(table) < 128
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tiny):
@@ -202,14 +206,73 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tiny):
         fit(tiny())
 
 
+def stored(tmp_path, **config):
+    """A checkpoint from somebody else."""
+    record = {"config": config, "class_names": ["a"]}
+    torch.save({"state_dict": {}, "wafer_lab": record}, tmp_path / "bad.ckpt")
+    return tmp_path / "bad.ckpt"
+
+
+CNN = {"_target_": "wafer_lab.models.wafer_cnn.WaferCNN", "in_channels": 3}
+
+
 @pytest.mark.parametrize(
     "target", ["urllib.request.urlretrieve", "wafer_lab.models.resnet.torch.load", "wafer_lab.errors.UserError"]
 )
 def test_a_checkpoint_may_only_name_networks(tmp_path, target):
-    record = {"config": {"model": {"_target_": target}, "head": {}}, "class_names": ["a"]}
-    torch.save({"state_dict": {}, "wafer_lab": record}, tmp_path / "bad.ckpt")
-    with pytest.raises(UserError, match=r"no network of wafer_lab\.models"):
-        load_task(tmp_path / "bad.ckpt")
+    with pytest.raises(UserError, match=r"is not of wafer_lab\.models"):
+        load_task(stored(tmp_path, model={"_target_": target}, head={}))
+
+
+@pytest.mark.parametrize("form", ["elsewhere", "tuple", "resolver", "escaped"])
+def test_a_checkpoint_hides_no_code_to_run(tmp_path, form):
+    ran = tmp_path / "ran"
+    node = {"_target_": "os.mkdir", "path": str(ran)}
+    made = f"${{oc.create:'{{_target_: os.mkdir, path: {ran}}}'}}"
+    hidden = {"elsewhere": "${evil}", "tuple": (node,), "resolver": made, "escaped": f"\\{made}"}[form]
+    file = stored(tmp_path, model={**CNN, "in_channels": hidden}, head={}, evil=node)
+    with pytest.raises(UserError, match="not loaded"):
+        load_task(file)
+    assert not ran.exists()
+
+
+def test_a_checkpoint_reads_no_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    file = stored(tmp_path, model=CNN, head={}, data={"target": "${oc.env:SECRET}"})
+    with pytest.raises(UserError, match="interpolation") as caught:
+        load_task(file)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("config", [{}, {"model": None, "head": {}}, {"model": CNN, "head": "x"}])
+def test_a_checkpoint_without_a_network_is_said(tmp_path, config):
+    with pytest.raises(UserError, match="names no model and head"):
+        load_task(stored(tmp_path, **config))
+
+
+def test_a_network_of_another_version_is_said(tmp_path):
+    with pytest.raises(UserError, match="does not fit this version"):
+        load_task(stored(tmp_path, model={**CNN, "later": 1}, head={"_target_": "wafer_lab.models.heads.LinearHead"}))
+
+
+def test_a_networks_other_weights_are_not_loaded(tmp_path):
+    """timm would read them with whatever its torch.load takes; the weights are those of the checkpoint."""
+    pytest.importorskip("timm")
+
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save(Payload(), tmp_path / "weights.pth")
+    model = {"_target_": "wafer_lab.models.timm_encoder.timm_encoder", "name": "resnet10t", "in_channels": 3}
+    model |= {"img_size": 32, "checkpoint_path": str(tmp_path / "weights.pth")}
+    head = {"_target_": "wafer_lab.models.heads.LinearHead", "num_classes": 1}
+    with pytest.raises(UserError, match="of another network"):  # built, and its own weights are missing
+        load_task(stored(tmp_path, model=model, head=head))
+    assert not (tmp_path / "ran").exists()
+    for name in ("local-dir:/tmp", "hf-hub:timm/resnet10t"):
+        with pytest.raises(UserError, match="timm knows no model"):
+            load_task(stored(tmp_path, model={**model, "name": name}, head=head))
 
 
 def test_the_best_epoch_is_judged_not_the_last(tiny, monkeypatch):

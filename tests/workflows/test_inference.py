@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ from PIL import Image
 from wafer_lab.data.readers import open_source
 from wafer_lab.data.simulator import Simulator
 from wafer_lab.errors import UserError
+from wafer_lab.evaluation.predictor.predictor import Predictor
+from wafer_lab.evaluation.views import wafers
 from wafer_lab.workflows.checkpoint import load_task
+from wafer_lab.workflows.evaluate import evaluate
 from wafer_lab.workflows.fit import fit
 from wafer_lab.workflows.inference import predict_source
 
@@ -39,9 +43,33 @@ def test_the_answer_is_the_same_in_the_table_and_on_the_line(trained, tmp_path):
     assert table["index"].tolist() == list(range(400))
     probabilities = table[[f"p_{name}" for name in trained.predictions.class_names]].to_numpy()
     assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
-    assert np.allclose(probabilities[trained.predictions.index], trained.predictions.probabilities(), atol=1e-5)
-    names = np.array(trained.predictions.class_names)[probabilities.argmax(1)]
-    assert table["prediction"].tolist() == names.tolist()
+    names = np.array(trained.predictions.class_names)
+    assert table["prediction"].tolist() == names[probabilities.argmax(1)].tolist()
+    predictor = Predictor.read(trained.run_dir / "predictor.json")
+    assert predictor.calibration.temperature != 1
+    for split in ("val", "test"):
+        known = wafers(trained.predictions, split)
+        assert np.allclose(probabilities[known.index], predictor.probabilities(known.logits), atol=1e-5)
+
+
+def test_the_line_decides_as_the_run_was_told_to(trained, tmp_path):
+    run = shutil.copytree(trained.run_dir, tmp_path / "run")
+    judgement = evaluate(run, {"tta": "d4", "decision": "cost", "cost_ratio": 30.0})
+    predict_source(load_task(run), Simulator(num_wafers=400), tmp_path / "out.parquet")
+    decided = pq.read_table(tmp_path / "out.parquet")["prediction"].to_numpy()
+    test = judgement.test
+    names = np.array(test.wafers.class_names)
+    assert decided[test.wafers.index].tolist() == names[test.decisions].tolist()
+    bare = load_task(run / "checkpoints" / "best.ckpt").predictor
+    assert (bare.tta, bare.calibration.kind) == ("none", "none")
+
+
+def test_a_predictor_of_other_classes_is_refused(trained, tmp_path):
+    run = shutil.copytree(trained.run_dir, tmp_path / "run")
+    file = run / "predictor.json"
+    file.write_text(file.read_text().replace("Donut", "Do-nut"))
+    with pytest.raises(UserError, match="fitted for other classes"):
+        load_task(run)
 
 
 def test_csv_by_the_ending(trained, tmp_path):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wafer_lab.cli import data
+from wafer_lab.cli import compare, data, evaluate, explain
 from wafer_lab.errors import UserError
 
 app = typer.Typer(
@@ -15,6 +15,9 @@ app = typer.Typer(
     help="Prepare wafer data and use trained models. Training is python train.py.",
 )
 app.add_typer(data.app, name="data")
+app.command()(evaluate.evaluate)
+app.command()(explain.explain)
+app.command()(compare.compare)
 
 
 @app.command()
@@ -41,6 +44,8 @@ def predict(
     from wafer_lab.workflows.inference import predict_source
 
     loaded = load_task(model)
+    if not (model / "predictor.json").is_file():
+        typer.echo("note: no predictor.json beside this model, so it decides by argmax, uncalibrated", err=True)
     columns = (TextColumn("{task.completed:,} wafers"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         shown = bar.add_task("", total=None)

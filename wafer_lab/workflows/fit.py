@@ -9,11 +9,15 @@ from omegaconf import DictConfig
 
 from wafer_lab.config.build import build, resolved
 from wafer_lab.data.datamodule import WaferDataModule
+from wafer_lab.evaluation.judgement import check_settings, judge_predictions
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
-from wafer_lab.workflows import run_files
+from wafer_lab.evaluation.settings import Evaluation
+from wafer_lab.workflows import outcome, run_files
 from wafer_lab.workflows.assemble import build_task, build_trainer
 from wafer_lab.workflows.checkpoint import check_resumable, read_checkpoint, restore
+from wafer_lab.workflows.novelty import knn_column
+from wafer_lab.workflows.outcome import Gallery
 from wafer_lab.workflows.predict import predict_split
 from wafer_lab.workflows.quiet import silence
 
@@ -35,11 +39,12 @@ class FitResult:
     predictions: Predictions
 
 
-def fit(cfg: DictConfig) -> FitResult:
+def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
     """Train and judge one model.
 
     Args:
         cfg: A composed and validated config.
+        nested: Whether it is tracked as a child of the run that is open; it is then judged without alternatives.
 
     Returns:
         The result; the files of the run lie in `cfg.paths.run`.
@@ -54,25 +59,36 @@ def fit(cfg: DictConfig) -> FitResult:
     config = resolved(cfg)
     datamodule: WaferDataModule = build(cfg.data)
     datamodule.setup()
+    settings: Evaluation = build(cfg.evaluation)
+    check_settings(settings, datamodule.class_names, datamodule.store.header.target, datamodule.views)
     task = build_task(cfg, config, datamodule)
     earlier = check_resumable(cfg.ckpt_path, task.record) if cfg.ckpt_path else {}
     tracker = build(cfg.tracking)
     with (
         run_files.claim(run_dir, config, resumes=bool(cfg.ckpt_path)),
         tracker.run(
-            cfg.name, run_files.choices() | config, run_files.tags(datamodule), resumes=earlier.get("run_id")
+            cfg.name, run_files.choices() | config, run_files.tags(datamodule), nested, earlier.get("run_id")
         ) as tracked,
     ):
         task.record["run_id"] = tracked.id
         print(run_files.opening(cfg, datamodule, task), flush=True)
         trainer, callbacks = build_trainer(cfg, tracked.logger)
         device = trainer.strategy.root_device  # after fit the task is back on the CPU
-        with run_files.interruptible(run_dir):
+        outcome.remove(run_dir)
+        with run_files.interruptible(run_dir, nested):
             trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
         print("judging the best checkpoint on val and test", flush=True)
         best = run_dir / "checkpoints" / "best.ckpt"
         restore(task.network, read_checkpoint(best), best)
-        predictions = predict_split(task.network, datamodule, ("val", "test"), device)
-        made["duration"] = f"{(time.monotonic() - started) / 60:.1f} minutes"
-        scores = run_files.write(run_dir, predictions, callbacks["history"], config, made, tracked)
+        parts = ("val", "test", "unknown") if len(datamodule.split.unknown) else ("val", "test")
+        distances = knn_column(task.network, datamodule, parts, device) if "unknown" in parts else None
+        predictions = predict_split(task.network, datamodule, parts, device, distances)
+        predictions.write(run_dir / "predictions.parquet")
+        made |= {"duration": f"{(time.monotonic() - started) / 60:.1f} minutes", **run_files.tags(datamodule)}
+        made |= callbacks["history"].best(cfg.task.mode) | ({"run_id": tracked.id} if tracked.id else {})
+        outcome.write_facts(run_dir, made)
+        judgement = judge_predictions(predictions, settings, alternatives=not nested)
+        outcome.write(run_dir, judgement, config, Gallery.of(datamodule.store))
+        outcome.publish(run_dir, judgement, tracked)
+        scores = judgement.scores
     return FitResult(run_dir, float(callbacks["best"].best_model_score), scores, predictions)

@@ -1,6 +1,5 @@
 """Labelling wafers of any source with a trained network, in a stream, one row per wafer."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wafer_lab.data.canvas import Maps, encode, render
+from wafer_lab.data.canvas import Maps, encode, render, turn
 from wafer_lab.data.images import canvas, scale
 from wafer_lab.data.rows import Rows, Source
 from wafer_lab.data.store import Store
+from wafer_lab.data.views import VIEWS
 from wafer_lab.errors import UserError
+from wafer_lab.evaluation.predictor.predictor import Predictor
+from wafer_lab.files import replacing
 from wafer_lab.workflows.checkpoint import Loaded
 
 BATCH = 256
@@ -24,10 +26,10 @@ BATCH = 256
 def predict_source(
     loaded: Loaded, source: Source | Store, out: Path, progress: Callable[[int], None] = lambda count: None
 ) -> int:
-    """Write the network's answer for every wafer of a source.
+    """Write the answer of a network and its predictor (views, calibration, decision rule) for every wafer of a source.
 
     Args:
-        loaded: A trained network.
+        loaded: A trained network and its predictor.
         source: Labelled or not.
         out: A .parquet or .csv file to write: `index` (row in the source), `path` where wafers are files,
             `prediction` (a class name, names joined by `+`, or `none`) and `p_<class>` for every class.
@@ -45,21 +47,17 @@ def predict_source(
     if found != kind:
         raise UserError(f"the model was trained on {kind}, and this input holds {found}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = loaded.network.to(device)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    network, views = loaded.network.to(device), VIEWS[loaded.predictor.tta]
     written = 0
     try:
-        with torch.inference_mode(), _Table(beside, out.suffix) as table:
+        with replacing(out) as beside, torch.inference_mode(), _Table(beside, out.suffix) as table:
             for image, paths in _images(source, kind, config, device):
-                logits = network(image).float()
-                table.write(_answers(logits.cpu(), loaded, written, paths))
+                logits = torch.stack([network(turn(image, view)).float().cpu() for view in views], dim=1)
+                table.write(_answers(logits.numpy(), loaded.predictor, written, paths))
                 written += len(image)
                 progress(len(image))
-        os.replace(beside, out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; free space or choose another file") from None
-    finally:
-        beside.unlink(missing_ok=True)
     return written
 
 
@@ -73,7 +71,6 @@ class _Table:
         self.writer: Any = None
 
     def __enter__(self) -> "_Table":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -122,17 +119,17 @@ def _draw(rows: Rows, part: slice, size: int, device: torch.device) -> Tensor:
     return render(maps, torch.arange(len(maps.offset), device=device), size)
 
 
-def _answers(logits: Tensor, loaded: Loaded, first: int, paths: list[str] | None) -> pa.RecordBatch:
-    names: list[str] = loaded.record["class_names"]
-    if loaded.config.data.target == "multiclass":
-        probabilities: NDArray[np.float32] = logits.softmax(-1).numpy()
-        decisions = [names[i] for i in probabilities.argmax(1)]
-    else:
-        probabilities = logits.sigmoid().numpy()
-        decisions = ["+".join(np.array(names)[row]) or "none" for row in probabilities >= 0.5]
+def _answers(logits: NDArray[np.float32], predictor: Predictor, first: int, paths: list[str] | None) -> pa.RecordBatch:
+    """The rows of (B, V, C) logits."""
+    names = predictor.class_names
+    probabilities = predictor.probabilities(logits)
+    decisions = predictor.decision(probabilities)
     columns: dict[str, Any] = {"index": np.arange(first, first + len(logits))}
     if paths is not None:
         columns["path"] = paths
-    columns["prediction"] = decisions
-    columns |= {f"p_{name}": probabilities[:, i] for i, name in enumerate(names)}
+    if predictor.target_kind == "multiclass":
+        columns["prediction"] = [names[k] for k in decisions]
+    else:
+        columns["prediction"] = ["+".join(np.array(names)[row]) or "none" for row in decisions == 1]
+    columns |= {f"p_{name}": probabilities[:, k].astype(np.float32) for k, name in enumerate(names)}
     return pa.RecordBatch.from_pydict(columns)

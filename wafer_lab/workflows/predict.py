@@ -1,60 +1,71 @@
 """The predictions table of a trained network, in full precision, so that a wafer gets one answer everywhere."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from wafer_lab.data.canvas import turn
 from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.evaluation.predictions import Predictions
 
 
 @torch.inference_mode()
 def predict_split(
-    network: nn.Module, datamodule: WaferDataModule, parts: tuple[str, ...], device: torch.device
+    network: nn.Module,
+    datamodule: WaferDataModule,
+    parts: tuple[str, ...],
+    device: torch.device,
+    knn_distance: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Predictions:
-    """Predict some parts of a split.
+    """Predict some parts of a split, under every view that the data module names.
 
     Args:
         network: The trained network; it is moved to `device` and put into evaluation mode.
         datamodule: Set up.
-        parts: Of `train`, `val` and `test`.
+        parts: Of the data module's parts.
         device: Where to compute.
+        knn_distance: Of each part, what `novelty.knn_column` says of its wafers; None leaves the column out.
 
     Returns:
-        One row per wafer of the parts, in the order of the parts and of the source.
+        One row per wafer and view, in the order of the parts, of the views and of the source.
     """
     network = network.to(device).eval()
-    tables = []
-    for part in parts:
-        logits, target, index = [], [], []
-        for batch in datamodule.batches(part, device):
-            logits.append(network(batch.image).float().cpu())
-            target.append(batch.target.cpu())
-            index.append(batch.row.cpu())
-        columns = (torch.cat(column).numpy() for column in (index, target, logits))
-        tables.append(_table(datamodule, part, *columns))
-    return Predictions.concat(tables)
+    known = knn_distance or {}
+    return Predictions.concat([_predict(network, datamodule, part, device, known.get(part)) for part in parts])
 
 
-def _table(
+def _predict(
+    network: nn.Module,
     datamodule: WaferDataModule,
     part: str,
-    index: NDArray[np.int64],
-    target: NDArray[Any],
-    logits: NDArray[np.float32],
+    device: torch.device,
+    knn_distance: NDArray[np.float32] | None,
 ) -> Predictions:
+    views = datamodule.views
+    logits: list[list[torch.Tensor]] = [[] for _ in views]
+    target, index = [], []
+    for batch in datamodule.batches(part, device):
+        for place, view in enumerate(views):
+            logits[place].append(network(turn(batch.image, view)).float().cpu())
+        target.append(batch.target.cpu())
+        index.append(batch.row.cpu())
+    rows = torch.cat(index).numpy()
     multiclass = datamodule.target == "multiclass"
+    targets = torch.cat(target).numpy().astype(np.int64 if multiclass else np.int8)
+    lot = datamodule.store.lot
     return Predictions(
-        index=index,
-        split=np.full(len(index), part),
-        view=np.zeros(len(index), dtype=np.int8),
-        target=target.astype(np.int64 if multiclass else np.int8),
-        logits=logits,
+        index=np.tile(rows, len(views)),
+        split=np.full(len(rows) * len(views), part),
+        view=np.repeat(np.array(views, dtype=np.int8), len(rows)),
+        target=np.concatenate([targets] * len(views)),
+        logits=torch.cat([torch.cat(view) for view in logits]).numpy(),
         class_names=datamodule.class_names,
         target_kind="multiclass" if multiclass else "multilabel",
         split_digest=datamodule.split_digest,
         data_fingerprint=datamodule.fingerprint,
+        lot=None if lot is None else np.tile(np.asarray(lot[rows]), len(views)),
+        knn_distance=None if knn_distance is None else np.tile(knn_distance, len(views)),
     )

@@ -1,33 +1,18 @@
-"""What a run leaves in its folder and says on the console."""
+"""A run's folder, and what it says on the console at the start."""
 
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from wafer_lab.data.datamodule import PARTS, WaferDataModule
 from wafer_lab.errors import UserError
-from wafer_lab.evaluation.intervals import evaluate
-from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import git_revision
-from wafer_lab.evaluation.report import headline, write_figures, write_report
-from wafer_lab.metrics.collection import RankingScores
+from wafer_lab.files import write_text
 from wafer_lab.tasks.base import Task
-from wafer_lab.tasks.history import History
-from wafer_lab.tracking.tracker import Run
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place, then rename, so that a stop never leaves half of it."""
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(text)
-    os.replace(beside, path)
 
 
 @contextmanager
@@ -61,15 +46,15 @@ def claim(run_dir: Path, config: Mapping[str, Any], resumes: bool) -> Iterator[N
 
 
 @contextmanager
-def interruptible(run_dir: Path) -> Iterator[None]:
-    """Say how to go on after Ctrl-C, which Lightning turns into exit status 1 without a word."""
+def interruptible(run_dir: Path, nested: bool) -> Iterator[None]:
+    """Say how to go on after Ctrl-C, which Lightning turns into exit status 1 without a word; a parent says its own."""
     try:
         yield
     except SystemExit as stop:
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         last = run_dir / "checkpoints" / "last.ckpt"
-        if last.exists():
+        if last.exists() and not nested:
             print(f"\nto go on: the same command with ckpt_path={last}", flush=True)
         raise KeyboardInterrupt from None
 
@@ -105,58 +90,3 @@ def choices() -> dict[str, Any]:
     chosen = HydraConfig.get().runtime.choices
     compared = ("data", "model", "loss", "imbalance", "augment")
     return {"choice": {group: chosen[group] for group in compared if group in chosen}}
-
-
-def ranking_scores(predictions: Predictions) -> dict[str, float]:
-    """AUROC and average precision of every split, keyed `split/name`."""
-    scores: dict[str, float] = {}
-    for split in predictions.splits():
-        part = predictions.select(split=split, view=0)
-        metric = RankingScores(part.class_names)
-        metric.update(torch.from_numpy(part.probabilities()), torch.from_numpy(part.target))
-        scores |= {f"{split}/{name}": float(value) for name, value in metric.compute().items()}
-    return scores
-
-
-def write(
-    run_dir: Path,
-    predictions: Predictions,
-    history: History,
-    config: Mapping[str, Any],
-    made: Mapping[str, Any],
-    tracked: Run,
-) -> dict[str, float]:
-    """Score the predictions; write metrics.json, predictions.parquet, figures and report.md; log them; print them.
-
-    Args:
-        run_dir: The run's folder.
-        predictions: Of val and test.
-        history: Every epoch's metrics.
-        config: The resolved config.
-        made: How the run was made, for the report: provenance and duration.
-        tracked: Where the run is recorded.
-
-    Returns:
-        The scores, as in metrics.json.
-    """
-    scores, intervals = evaluate(predictions)
-    scores |= ranking_scores(predictions)
-    monitor, mode = config["task"]["monitor"], config["task"]["mode"]
-    predictions.write(run_dir / "predictions.parquet")
-    bounds = {
-        f"{name}/{side}": v for name, pair in intervals.items() for side, v in zip(("low", "high"), pair, strict=True)
-    }
-    write_text(run_dir / "metrics.json", json.dumps(scores | bounds, indent=1))
-    if config["figures"]:
-        write_figures(run_dir, predictions, scores, intervals, history.epochs, monitor, mode)
-    facts = {"name": config["name"], "seed": config["seed"], "data_seed": config["data"]["seed"], **made}
-    facts |= {"monitor": monitor, **history.best(mode)}
-    write_report(run_dir, predictions, scores, intervals, facts)
-    tracked.log_metrics({k: v for k, v in scores.items() if k.startswith("test/")})
-    for name in ("metrics.json", "predictions.parquet", "report.md", "figures"):
-        if (run_dir / name).exists():
-            tracked.log_artifact(run_dir / name)
-    print("\n".join(["", *headline(scores, intervals), "", f"report  {run_dir / 'report.md'}"]))
-    if tracked.how_to_open():
-        print(f"MLflow  {tracked.how_to_open()}", flush=True)
-    return scores
