@@ -1,0 +1,1 @@
+"""Wafers unlike anything in training."""
