@@ -17,7 +17,7 @@ def test_threshold_lines_are_percents(line, words) -> None:
     np.testing.assert_allclose(line(figure, "escape_rate"), [[0.1, 20], [0.5, 5], [0.9, 0]])
     np.testing.assert_allclose(line(figure, "false_alarm_rate"), [[0.1, 0], [0.5, 1], [0.9, 30]])
     np.testing.assert_allclose(line(figure, "f1_macro", panel=1), [[0.1, 0.6], [0.5, 0.8], [0.9, 0.5]])
-    assert {"chosen 0.4", "default 0.5"} <= set(words(figure))
+    assert {"in use 0.4", "default 0.5"} <= set(words(figure))
     assert figure.axes[0].get_yscale() == "log"
     assert figure.axes[0].get_xscale() == "linear"
     assert not any("default" in text for text in words(figures.threshold_sensitivity(CURVE, 0.4)))
