@@ -308,3 +308,17 @@ def test_what_cannot_be_scored_is_refused() -> None:
         judge(*multilabel(), NAMES, "multilabel", cost=[1, 2, 3])
     with pytest.raises(ValueError, match=r"lot has shape \(4,\), expected \(150,\)"):
         judge(target, decisions, probabilities, NAMES, "multiclass", lot=np.array(["a"] * 4))
+
+
+def test_resamples_without_a_wafer_of_the_kind_do_not_count_for_its_rates() -> None:
+    """One normal wafer, called a defect: the rate is 1 in every resample that has it, and undefined in the others."""
+    target = np.array([0, 0, 0, 1, 1, 2])
+    decisions = np.array([0, 0, 1, 1, 1, 0])
+    probabilities = np.eye(3)[decisions] * 0.8 + 0.1
+    names = ("Loc", "Scratch", "none")
+    scores, intervals = judge(target, decisions, probabilities, names, "multiclass", resamples=300)
+    assert (scores["false_alarm_rate"], intervals["false_alarm_rate"]) == (1, (1, 1))
+    assert intervals["recall/none"] == (0, 0)
+    labels, called = np.array([[1, 0], [1, 1], [0, 0]]), np.array([[1, 0], [1, 1], [0, 1]])
+    _, intervals = judge(labels, called, called * 0.8 + 0.1, ("a", "b"), "multilabel", resamples=300)
+    assert intervals["false_alarm_rate"] == (1, 1)

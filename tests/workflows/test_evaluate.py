@@ -104,8 +104,8 @@ def test_mistakes_change_nothing(run, tmp_path):
     only_test.write(table)
     with pytest.raises(UserError, match=r"no val rows \(it has test\)"):
         evaluate(run, {})
-    (run / "fold_0").mkdir()
-    with pytest.raises(UserError, match="cross-validation"):
+    shutil.copytree(run, run / "fold_0")
+    with pytest.raises(UserError, match=r"several models.*: fold_0"):
         evaluate(run, {})
     with pytest.raises(UserError, match="is not a run's folder"):
         evaluate(tmp_path, {})

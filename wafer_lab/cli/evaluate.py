@@ -28,6 +28,7 @@ def evaluate(
     max_escape_rate: Annotated[float | None, typer.Option(help="What --decision recall allows, such as 0.01.")] = None,
     normal: Annotated[list[str] | None, typer.Option(help="A class that is no defect; may be repeated.")] = None,
     coverage: Annotated[float | None, typer.Option(help="Of the conformal prediction sets, such as 0.9.")] = None,
+    min_count: Annotated[int | None, typer.Option(help="Classes with fewer val wafers are not tuned.")] = None,
     resamples: Annotated[int | None, typer.Option(help="Bootstrap resamples behind every interval.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: the run's own folder.")] = None,
 ) -> None:
@@ -45,6 +46,7 @@ def evaluate(
         "max_escape_rate": max_escape_rate,
         "normal": tuple(normal) if normal else None,
         "coverage": coverage,
+        "min_count": min_count,
         "resamples": resamples,
     }
     given = {key: value for key, value in changes.items() if value is not None}

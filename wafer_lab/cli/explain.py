@@ -33,7 +33,7 @@ def explain(
     ] = Data.TEST,
     count: Annotated[int, typer.Option(min=1, help="Examples to draw, spread over the classes.")] = 16,
     label: Annotated[str, typer.Option(help="What to explain: predicted, true or the name of a class.")] = "predicted",
-    out: Annotated[Path | None, typer.Option(help="Folder to write to [default: explanations in RUN].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: explanations, in RUN.")] = None,
     wafers: Annotated[int, typer.Option(min=1, help="How many wafers to simulate.")] = 1600,
 ) -> None:
     """Draw where a trained network looks, and say in numbers how well that points at simulated defects."""

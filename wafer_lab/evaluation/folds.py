@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wafer_lab.evaluation.intervals import Intervals, judge, several_lots
+from wafer_lab.evaluation.intervals import Intervals, judge
 from wafer_lab.evaluation.predictions import Predictions, TargetKind
 from wafer_lab.evaluation.predictor.decisions import optional_costs
 from wafer_lab.evaluation.predictor.predictor import Predictor
+from wafer_lab.evaluation.resampling import several_lots
 from wafer_lab.evaluation.settings import Evaluation
 from wafer_lab.evaluation.tables import HEADLINE, aligned, table, with_deviation, with_interval
 from wafer_lab.evaluation.views import Wafers, wafers

@@ -20,6 +20,7 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #e3e3e3; text-align: left; vertical-align: top; }
 th { border-bottom: 2px solid #999; white-space: nowrap; }
 td { white-space: nowrap; }
+table:has(th:nth-child(6)) { font-size: .78rem; }
 td:nth-child(2):last-child { white-space: normal; overflow-wrap: anywhere; }
 img { max-width: min(100%, 56rem); height: auto; display: block; margin: 1.5rem auto .25rem; }
 p > em:only-child { display: block; text-align: center; color: #555; font-size: .875rem; }

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.predictions import TargetKind
+from wafer_lab.evaluation.resampling import draw_weights, group_numbers, summed
 from wafer_lab.metrics import reliability
 from wafer_lab.metrics.ranking import Ranking
 from wafer_lab.metrics.scores import (
@@ -48,7 +49,6 @@ Intervals = dict[str, tuple[float, float]]
 # Weights that a thread works on at once: few enough that they and what is made of them fit into its core's cache.
 _WEIGHTS = 250_000
 _BINS = 15
-_FEWEST_LOTS = 20
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -105,7 +105,10 @@ def judge(
     scores = table.scores(*table.walk(np.ones((1, table.groups), dtype=np.uint8)))
     drawn = table.resample(resamples, seed)
     tails = [(1 - level) / 2, (1 + level) / 2]
-    bounds = {name: np.quantile(values[~np.isnan(values)], tails) for name, values in drawn.items()}
+    bounds = {
+        name: np.nanquantile(values, tails) if not np.isnan(values).all() else np.full(2, scores[name][0])
+        for name, values in drawn.items()
+    }
     intervals = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
     return {name: float(values[0]) for name, values in scores.items()}, intervals
 
@@ -152,11 +155,6 @@ def resampled(
     """
     table = _Table.of(target, decisions, probabilities, class_names, target_kind, normal, cost, lot, ranking)
     return table.resample(resamples, seed)
-
-
-def several_lots(lot: NDArray[np.str_] | None) -> bool:
-    """Whether wafers come from so many lots that lots can be drawn; a wafer without a lot name is a lot of its own."""
-    return lot is not None and len(np.unique(lot[lot != ""])) + int((lot == "").sum()) >= _FEWEST_LOTS
 
 
 @dataclass(frozen=True)
@@ -230,16 +228,16 @@ class _Table:
         target, decisions, probabilities = map(np.asarray, (target, decisions, probabilities))
         multiclass, classes = target_kind == "multiclass", len(class_names)
         _check(target, decisions, probabilities, multiclass, classes)
-        group = _groups(lot, len(target))
+        group = group_numbers(lot, len(target))
         present = target[:, None] == np.arange(classes) if multiclass else target > 0
         places, statistics, width = {}, [], 0
         for name, terms in _terms(target, decisions, probabilities, present, cost):
             places[name] = slice(width, width + terms.shape[1])
-            summed = terms if len(group) == group.max() + 1 else _grouped(terms, group)
+            entries = terms if len(group) == group.max() + 1 else summed(terms, group)
             # The classes apart where all would not fit into the cache.
-            step = terms.shape[1] if np.count_nonzero(summed) <= _WEIGHTS else _BINS
+            step = terms.shape[1] if np.count_nonzero(entries) <= _WEIGHTS else _BINS
             firsts = range(0, terms.shape[1], step)
-            statistics += [_Columns.of(summed[:, first : first + step], width + first) for first in firsts]
+            statistics += [_Columns.of(entries[:, first : first + step], width + first) for first in firsts]
             width += terms.shape[1]
         rankings = {
             name: Ranking.of(probabilities[:, k], present[:, k], group)
@@ -262,9 +260,25 @@ class _Table:
         step = max(1, _WEIGHTS // self.wafers)
         chunks = [range(first, min(first + step, resamples)) for first in range(0, resamples, step)]
         with ThreadPoolExecutor(_THREADS) as pool:
-            parts = list(pool.map(lambda draws: self.walk(_draw(self.groups, seed, draws)), chunks))
-        sums, ranked = zip(*parts, strict=True)
-        return self.scores(np.concatenate(sums), np.concatenate(ranked))
+            parts = list(pool.map(lambda draws: self.walk(draw_weights(self.groups, seed, draws)), chunks))
+        sums, ranked = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return self._defined(self.scores(sums, ranked), sums)
+
+    def _defined(self, scores: Scores, sums: NDArray[np.float64]) -> Scores:
+        """The same scores, nan where a resample has no wafer that they are about."""
+        present = sums[:, self.places["present"]]
+        about = {f"{key}/{name}": present[:, k] for k, name in enumerate(self.class_names) for key in ("f1", "recall")}
+        if "escape_rate" in scores:
+            counts = sums[:, self.places["counts"]]
+            if self.multiclass:
+                normal = present[:, normal_classes(self.class_names, self.normal)].sum(-1)
+                defects = present.sum(-1) - normal
+            else:
+                defects = np.asarray(MultilabelCounts.of_sums(counts).defects)
+                normal = sums[:, self.places["wafers"]][:, 0] - defects
+            about |= {"escape_rate": defects, "false_alarm_rate": normal}
+        undefined = {name: np.where(count > 0, scores[name], np.nan) for name, count in about.items()}
+        return scores | undefined
 
     def walk(self, weights: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Sums (R, S) of all statistics and ranking scores (R, K, 2) under each row of (R, G) weights."""
@@ -344,37 +358,6 @@ def _check(
     broken = int((~np.isfinite(probabilities)).any(axis=1).sum())
     if broken:
         raise UserError(f"the probabilities of {broken} of {len(target)} wafers are not finite; predict them again")
-
-
-def _groups(lot: NDArray[np.str_] | None, wafers: int) -> NDArray[np.intp]:
-    """(N,) which group each wafer is drawn with."""
-    if lot is not None and np.shape(lot) != (wafers,):
-        raise ValueError(f"lot has shape {np.shape(lot)}, expected ({wafers},)")
-    if lot is None or not several_lots(lot):
-        return np.arange(wafers)
-    known = lot != ""
-    names, member = np.unique(lot[known], return_inverse=True)
-    group = np.empty(wafers, dtype=np.intp)
-    group[known] = member
-    group[~known] = len(names) + np.arange(wafers - known.sum())
-    return group
-
-
-def _grouped(statistics: NDArray[Any], group: NDArray[np.intp]) -> NDArray[np.float64]:
-    """(G, S) sums of (N, S) statistics over each group."""
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    return np.asarray(np.add.reduceat(statistics[order].astype(np.float64), starts, axis=0))
-
-
-def _draw(groups: int, seed: int, draws: range) -> NDArray[np.uint8]:
-    """(R, G) how often each group was drawn; each draw has its own generator, so none depends on the others."""
-    weights = np.empty((len(draws), groups), dtype=np.uint8)
-    for row, draw in enumerate(draws):
-        drawn = np.random.default_rng((seed, draw)).integers(0, groups, groups, dtype=np.int32)
-        # One of more than 255 groups is drawn more than 255 times in 1 of 10^500 resamples.
-        weights[row] = np.bincount(drawn, minlength=groups)
-    return weights
 
 
 def _costs(

@@ -146,7 +146,7 @@ def judge_predictions(predictions: Predictions, settings: Evaluation, alternativ
         costs,
         sensitivity,
         _conformal(on_val, on_test, settings) if alternatives else {},
-        (*_absent(val, test), *fitted.notes),
+        (*_absent(val, test, settings), *fitted.notes),
         skipped,
     )
 
@@ -298,14 +298,14 @@ def _conformal(val: Judged, test: Judged, settings: Evaluation) -> dict[str, tup
     return found
 
 
-def _absent(val: Wafers, test: Wafers) -> list[str]:
+def _absent(val: Wafers, test: Wafers, settings: Evaluation) -> list[str]:
     """Sentences about classes that a split lacks."""
     notes = []
     for split, part in (("val", val), ("test", test)):
         target = part.target
         counts = target.sum(axis=0) if target.ndim == 2 else np.bincount(target, minlength=len(part.class_names))
         names = [name for name, count in zip(part.class_names, counts, strict=True) if not count]
-        if names:
+        if names and (split == "test" or settings.calibration == "vector"):
             what = "nothing was tuned for it" if split == "val" else "calling one so lowers the macro F1"
             notes.append(f"no {split} wafer is {' or '.join(names)}: {what}")
     return notes

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from wafer_lab.evaluation.drawings import CAPTIONS, step_name, support
-from wafer_lab.evaluation.intervals import Intervals, several_lots
+from wafer_lab.evaluation.intervals import Intervals
 from wafer_lab.evaluation.judgement import CALIBRATION_SCORES, Judged, Judgement, basis
 from wafer_lab.evaluation.predictor.decisions import MinimumCost, RecallConstrained, Thresholds
+from wafer_lab.evaluation.resampling import several_lots
 from wafer_lab.evaluation.tables import HEADLINE, aligned, table, with_interval
 from wafer_lab.files import write_text
 from wafer_lab.metrics.proportions import wilson
@@ -271,7 +272,8 @@ def _notes(judgement: Judgement) -> list[str]:
         f"In brackets: 95 % percentile bootstrap over {drawn}. It says how far "
         "a score would move with other test wafers of the same kind, not with another training run. An interval of no "
         "width means that no error was seen, or nothing but errors: among n wafers of a class without an error, up to "
-        "about 3 / n may still be wrong. Macro means are over the classes that occur, in truth or in prediction.",
+        "about 3 / n may still be wrong. Macro means are over the classes that occur, in truth or in prediction; where "
+        "resamples lack a rare class, the interval of a macro mean may lie beside it.",
     ]
     if "escape_rate" in judgement.test.scores:
         lines += ["", "Escape: a defect called normal. False alarm: a normal wafer called a defect."]

@@ -86,6 +86,9 @@ def load_task(path: str | Path) -> Loaded:
     """
     path = fitted = Path(path)
     if path.is_dir():
+        parts = sorted(file.parts[-3] for file in path.glob("*/checkpoints/best.ckpt"))
+        if parts and not (path / "checkpoints").exists():
+            raise UserError(f"{path} holds several models; name one of them: {', '.join(parts)}")
         path = path / "checkpoints" / "best.ckpt"
     checkpoint = read_checkpoint(path)
     record = checkpoint["wafer_lab"]

@@ -84,6 +84,8 @@ def compare(
         "seed": judged.seed,
     }
     found = compare_answers(answers, test, normal=judged.normal, cost=_costs(judged, test), **settings)
+    if not wanted and len({run.settings for run in runs}) > 1:
+        notes.append("The runs decide in different ways; --decision, --tta and --calibration judge all alike")
     write_comparison(out, found, notes)
     print(f"\n{tables.console(found, notes)}\n\nwritten to {out}", flush=True)
     if mlflow:

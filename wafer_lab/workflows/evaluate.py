@@ -28,9 +28,10 @@ def evaluate(run: Path, changes: Mapping[str, Any], out: Path | None = None) -> 
         UserError: The run's files are missing or damaged, or the settings do not suit them.
     """
     config = read_config(run)
+    parts = sorted(file.parent.name for file in run.glob("*/predictions.parquet"))
+    if parts:
+        raise UserError(f"{run} holds several models, each with a predictor; evaluate one of them: {', '.join(parts)}")
     predictions = Predictions.read(run / "predictions.parquet")
-    if "val" not in predictions.splits() and (fold := run / "fold_0").is_dir():
-        raise UserError(f"{run} is a cross-validation, whose folds have a predictor each; evaluate {fold} and so on")
     judgement = judge_predictions(predictions, replace(settings_of(config), **changes))
     outcome.write(run, judgement, config, _gallery(config, predictions), out)
     return judgement

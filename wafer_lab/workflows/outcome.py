@@ -16,6 +16,7 @@ from wafer_lab.errors import UserError
 from wafer_lab.evaluation.drawings import write_figures
 from wafer_lab.evaluation.html import write_html
 from wafer_lab.evaluation.judgement import Judgement
+from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.evaluation.report import headline, write_report
 from wafer_lab.files import write_text
 from wafer_lab.tracking.tracker import Run
@@ -81,6 +82,8 @@ def write(
     known = _read_facts(run_dir)
     known[_TIMES] = known.get(_TIMES, 0) + 1
     write_facts(run_dir, known)
+    if known[_TIMES] > 1:
+        known["judged_with"] = provenance()["command"]
     judgement.predictor.write(out / "predictor.json")
     write_text(out / "metrics.json", json.dumps(scores | bounds, indent=1))
     facts = {"name": config["name"], "seed": config["seed"], "data_seed": config["data"]["seed"], **known}

@@ -168,10 +168,7 @@ def test_rare_and_absent_classes_stay_untuned_and_are_named():
     keep[np.flatnonzero(val.target == 2)[4:]] = False
     keep[np.flatnonzero(val.target == 1)] = False
     fitted = fit_predictor(val.take(keep), settings(decision="f1", calibration="vector"))
-    assert fitted.notes[:2] == (
-        "Loc has 0 val wafers, fewer than 10: its threshold was not tuned",
-        "Scratch has 4 val wafers, fewer than 10: its threshold was not tuned",
-    )
+    assert fitted.notes[0] == "fewer than 10 val wafers, threshold not tuned: Loc (0), Scratch (4)"
     values = fitted.predictor.decision.values
     assert values[1] == pytest.approx(values[2])
     assert values[0] != pytest.approx(values[3])
@@ -179,7 +176,7 @@ def test_rare_and_absent_classes_stay_untuned_and_are_named():
     labels.target[:, 1] = 0
     labels.target[7, 1] = 1
     fitted = fit_predictor(labels, settings(decision="f1"))
-    assert fitted.notes[0] == "b has 1 val wafer, fewer than 10: its threshold was not tuned"
+    assert fitted.notes[0] == "fewer than 10 val wafers, threshold not tuned: b (1)"
     assert fitted.predictor.decision.values[1] == pytest.approx(0.5)
 
 

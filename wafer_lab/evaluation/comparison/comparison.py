@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.comparison.factors import name as setting_name
 from wafer_lab.evaluation.comparison.significance import estimate, exactly_right, holm, mcnemar, merged, two_sided
-from wafer_lab.evaluation.intervals import judge, resampled, several_lots
+from wafer_lab.evaluation.intervals import judge, resampled
+from wafer_lab.evaluation.resampling import several_lots
 from wafer_lab.evaluation.views import Wafers
 
 #: Scores that are better the lower they are.

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from wafer_lab.evaluation.intervals import several_lots
 from wafer_lab.evaluation.open_set.scores import NEIGHBOUR, Lots, detection
+from wafer_lab.evaluation.resampling import several_lots
 from wafer_lab.evaluation.tables import aligned, table, with_deviation, with_interval
 
 _TITLES = {"auroc": "AUROC", "fpr": "FPR at 95 % TPR"}

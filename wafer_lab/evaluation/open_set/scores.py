@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wafer_lab.evaluation.intervals import Intervals, several_lots
+from wafer_lab.evaluation.intervals import Intervals
+from wafer_lab.evaluation.resampling import several_lots
 from wafer_lab.evaluation.views import Wafers
 from wafer_lab.metrics.ranking import Ranking, ranking_scores
 

@@ -302,12 +302,9 @@ def _rare(val: Wafers, settings: Evaluation) -> list[int]:
 
 
 def _untuned(val: Wafers, settings: Evaluation) -> list[str]:
-    least, counts = settings.min_count, _counts(val)
-    return [
-        f"{val.class_names[k]} has {counts[k]} val wafer{'' if counts[k] == 1 else 's'}, fewer than {least}: "
-        "its threshold was not tuned"
-        for k in _rare(val, settings)
-    ]
+    counts = _counts(val)
+    rare = [f"{val.class_names[k]} ({counts[k]})" for k in _rare(val, settings)]
+    return [f"fewer than {settings.min_count} val wafers, threshold not tuned: {', '.join(rare)}"] if rare else []
 
 
 def _no_gain(val: Wafers, probabilities: NDArray[np.float64], decisions: NDArray[Any]) -> list[str]:
