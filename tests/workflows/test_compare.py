@@ -19,7 +19,6 @@ from wafer_lab.evaluation.views import wafers
 from wafer_lab.workflows.compare import compare
 from wafer_lab.workflows.finished import find_runs
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = ("Donut", "Loc", "none")
 ROWS = 120  # of val, and of test
 
@@ -354,22 +353,6 @@ def test_a_stranger_says_neither_where_to_record_nor_how(leave, table, tmp_path,
     (record,) = tracked_runs(tmp_path / "ours" / "mlflow.db")
     assert record.data.tags["compared"] == "b1d", "the other run's id is not known"
     assert Path(record.info.artifact_uri.removeprefix("file://")).is_relative_to(tmp_path / "ours" / "mlartifacts")
-
-
-def test_the_default_store_is_that_of_the_config(configured, monkeypatch, tmp_path):
-    from hydra import compose, initialize_config_dir
-
-    from wafer_lab.config.build import build
-    from wafer_lab.workflows.compare import own_tracker
-
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("WAFER_LAB_OUTPUTS", raising=False)
-    for moved in (False, True):
-        if moved:
-            monkeypatch.setenv("WAFER_LAB_OUTPUTS", str(tmp_path / "moved"))
-        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            cfg = compose("train", overrides=["paths.run=x", "name=x"])
-        assert vars(own_tracker("wafer_lab")) == vars(build(cfg.tracking))
 
 
 def test_the_command_compares_real_runs_and_records_it(tiny, tracked_runs, tmp_path, monkeypatch):

@@ -28,10 +28,13 @@ def test_reliability_pools_labels_and_shows_both_curves(line, words) -> None:
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
-def test_certain_probabilities_draw(kind) -> None:
+def test_certain_probabilities_draw(kind, line) -> None:
     sure = np.array([[1.0, 0.0], [0.0, 1.0]])
     target = np.array([0, 0]) if kind == "multiclass" else np.array([[1, 0], [1, 0]])
-    figures.reliability(sure, sure[:, ::-1], target, kind).draw_without_rendering()
+    figure = figures.reliability(sure, sure[:, ::-1], target, kind)
+    figure.draw_without_rendering()
+    for name in ("before", "after calibration"):
+        np.testing.assert_allclose(line(figure, name)[-1], [1, 0.5])  # certain, and right half of the time
 
 
 def test_conformal_coverage_and_sizes(line, words) -> None:

@@ -67,6 +67,8 @@ def test_rules_share_marks_between_panels(line, words) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])
-def test_one_rule_at_the_edge_draws(rate) -> None:
+def test_one_rule_at_the_edge_draws(rate, words) -> None:
     row = {"name": "argmax", "escape_rate": rate, "false_alarm_rate": rate, "cost": rate}
-    figures.rules([row]).draw_without_rendering()
+    figure = figures.rules([row])
+    figure.draw_without_rendering()
+    assert {"argmax", f"{rate:.4f}"} <= set(words(figure))

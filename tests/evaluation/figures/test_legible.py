@@ -81,18 +81,20 @@ def test_multilabel_texts_lie_apart(name, names, multilabel, overlaps, smallest_
 
 @pytest.mark.parametrize("case", ["one wafer", "constant", "certain", "certainly wrong"])
 @pytest.mark.parametrize("name", MULTICLASS[:5])
-def test_hard_multiclass_tables_draw(name, case, multiclass) -> None:
+def test_hard_multiclass_tables_draw(name, case, multiclass, words) -> None:
     target, probabilities = multiclass(1 if case == "one wafer" else 50)
     if case == "constant":
         probabilities = np.full_like(probabilities, 1 / 9)
     elif case.startswith("certain"):
         probabilities = np.eye(9)[target if case == "certain" else (target + 1) % 9]
-    multiclass_figures(target, probabilities, WM811K_CLASSES)[name]().draw_without_rendering()
+    figure = multiclass_figures(target, probabilities, WM811K_CLASSES)[name]()
+    figure.draw_without_rendering()
+    assert not [text for text in words(figure) if "nan" in text]
 
 
 @pytest.mark.parametrize("case", ["one wafer", "constant", "certain", "certainly wrong", "no labels", "all labels"])
 @pytest.mark.parametrize("name", MULTILABEL)
-def test_hard_multilabel_tables_draw(name, case, multilabel) -> None:
+def test_hard_multilabel_tables_draw(name, case, multilabel, words) -> None:
     target, probabilities = multilabel(1 if case == "one wafer" else 50)
     if case == "constant":
         probabilities = np.full_like(probabilities, 0.5)
@@ -102,7 +104,9 @@ def test_hard_multilabel_tables_draw(name, case, multilabel) -> None:
         target = np.ones_like(target)
     elif case.startswith("certain"):
         probabilities = (target if case == "certain" else 1 - target).astype(float)
-    multilabel_figures(target, probabilities, MIXEDWM38_CLASSES)[name]().draw_without_rendering()
+    figure = multilabel_figures(target, probabilities, MIXEDWM38_CLASSES)[name]()
+    figure.draw_without_rendering()
+    assert not [text for text in words(figure) if "nan" in text]
 
 
 def test_overlaps_are_seen(overlaps) -> None:

@@ -24,5 +24,8 @@ def test_histograms_and_roc(line, words, overlaps) -> None:
 @pytest.mark.parametrize(
     ("known", "unknown"), [([1.0] * 5, [1.0] * 3), ([0.0], [1.0]), ([], [1.0, 2.0]), ([0.5, 0.1], []), ([], [])]
 )
-def test_little_data_draws(known, unknown) -> None:
-    figures.unknown(np.array(known), np.array(unknown), "energy", 0.5, 1.0).draw_without_rendering()
+def test_little_data_draws(known, unknown, words) -> None:
+    figure = figures.unknown(np.array(known), np.array(unknown), "energy", 0.5, 1.0)
+    figure.draw_without_rendering()
+    assert {f"known ({len(known)})", f"unknown ({len(unknown)})"} <= set(words(figure))
+    assert ("AUROC 0.500" in words(figure)) == bool(known and unknown)

@@ -21,8 +21,9 @@ def test_of_costs_the_lowest_is_best() -> None:
 
 
 def test_no_settings_draw() -> None:
-    figures.comparison([], [], [], [], [], "f1_macro").draw_without_rendering()
-    figures.main_effects({}, "f1_macro").draw_without_rendering()
+    for figure in (figures.comparison([], [], [], [], [], "f1_macro"), figures.main_effects({}, "f1_macro")):
+        figure.draw_without_rendering()
+        assert not [tick for axes in figure.axes for tick in axes.get_yticklabels() if tick.get_text()]
 
 
 def test_main_effects_are_grouped_by_factor(line, words) -> None:

@@ -21,5 +21,9 @@ def test_the_best_epoch_is_marked(words, overlaps) -> None:
 
 
 @pytest.mark.parametrize("history", [HISTORY[:1], [{"train/loss": 1.0}, {"val/f1_macro": 0.5}], [{}], []])
-def test_little_history_draws(history) -> None:
-    figures.learning_curves(history).draw_without_rendering()
+def test_little_history_draws(history, words) -> None:
+    figure = figures.learning_curves(history)
+    figure.draw_without_rendering()
+    assert {"loss", "val/f1_macro", "epoch"} <= set(words(figure))
+    scored = [row for row in history if "val/f1_macro" in row]
+    assert any(text.startswith("best: ") for text in words(figure)) == bool(scored)
