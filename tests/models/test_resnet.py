@@ -79,7 +79,39 @@ def test_zero_init_residual_starts_every_block_as_its_shortcut(depth):
     torch.testing.assert_close(encoder.layer1[1](x), torch.relu(x))
 
 
-@pytest.mark.parametrize("option", [{"depth": 20}, {"stem": "5x5"}, {"attention": "bam"}])
+@pytest.mark.parametrize(("depth", "deformable", "layers"), [(18, [4], 4), (50, [3, 4], 6 + 3)])
+def test_deformable_stages_take_the_weights_of_plain_ones(depth, deformable, layers):
+    """Only the offsets are missing from torchvision's state dict, and as they start at zero the features agree."""
+    torch.manual_seed(0)
+    reference = getattr(torchvision.models, f"resnet{depth}")(weights=None).eval()
+    reference.fc = nn.Identity()
+    encoder = resnet(3, depth, deformable=deformable).eval()
+    missing, unexpected = encoder.load_state_dict(reference.state_dict(), strict=False)
+    assert not unexpected
+    assert {f"layer{deformable[0]}.0.conv2.offset.weight", "layer4.1.conv2.offset.bias"} <= set(missing)
+    assert {name.split(".")[0] for name in missing} == {f"layer{k}" for k in deformable}
+    assert sum(name.endswith(".offset.weight") for name in missing) == len(missing) / 2 == layers
+    x = torch.randn(2, 3, 64, 64)
+    features = encoder(x)
+    with torch.no_grad():
+        torch.testing.assert_close(features, reference(x), rtol=1e-3, atol=1e-4)
+    features.square().sum().backward()
+    first = getattr(encoder, f"layer{deformable[0]}")[0].conv2
+    assert (first.offset.weight.grad != 0).any()
+
+
+def test_deformable_stages_start_like_plain_ones():
+    torch.manual_seed(0)
+    encoder = resnet(3, deformable=[2], width=32)
+    conv = encoder.layer2[1].conv2
+    torch.testing.assert_close(conv.weight.std(), torch.tensor((2 / (64 * 9)) ** 0.5), rtol=0.05, atol=0)
+    assert not conv.offset.weight.any()
+    assert not conv.offset.bias.any()
+
+
+@pytest.mark.parametrize(
+    "option", [{"depth": 20}, {"stem": "5x5"}, {"attention": "bam"}, {"deformable": [5]}, {"deformable": [0, 1]}]
+)
 def test_unknown_options_are_user_errors(option):
     with pytest.raises(UserError, match="choose"):
         resnet(3, **option)

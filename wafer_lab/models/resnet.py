@@ -1,17 +1,20 @@
-"""ResNet (He et al. 2016, arXiv:1512.03385), with attention after each stage on request.
+"""ResNet (He et al. 2016, arXiv:1512.03385), with attention after each stage or deformable stages on request.
 
 The layers, their order, names and initialisation are those of torchvision, so its state dicts load by name.
-They are written out because that leaves room for stem, width and attention, and spares the dependency.
+They are written out because that leaves room for stem, width, attention and deformable convolutions, and spares
+the dependency.
 """
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from wafer_lab.errors import UserError
 from wafer_lab.models.attention import AttentionName, build_attention
+from wafer_lab.models.deformable import DeformConv
 from wafer_lab.models.encoder import Encoder
+from wafer_lab.models.weights import torchvision_weights
 
 
 def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -19,12 +22,20 @@ def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
 
 
+def conv3x3(inputs: int, outputs: int, stride: int = 1, deformable: bool = False) -> nn.Conv2d:
+    """Build a 3x3 convolution, plain or deformable; ``weight`` has the same name and shape in both."""
+    return DeformConv(inputs, outputs, 3, stride) if deformable else conv(inputs, outputs, 3, stride)
+
+
 class Residual(nn.Module):
-    """A residual block, ``relu(branch(x) + shortcut(x))``, the shortcut projected where the shape changes."""
+    """A residual block, ``relu(branch(x) + shortcut(x))``, the shortcut projected where the shape changes.
+
+    Where ``deformable``, every 3x3 convolution of the branch is.
+    """
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, deformable: bool = False) -> None:
         super().__init__()
         outputs = width * self.expansion
         self.relu = nn.ReLU(inplace=True)
@@ -46,11 +57,11 @@ class Residual(nn.Module):
 class BasicBlock(Residual):
     """Two 3x3 convolutions: the block of ResNet-18 and ResNet-34."""
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, deformable: bool = False) -> None:
         super().__init__(inputs, width, stride)
-        self.conv1 = conv(inputs, width, 3, stride)
+        self.conv1 = conv3x3(inputs, width, stride, deformable)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv(width, width, 3)
+        self.conv2 = conv3x3(width, width, deformable=deformable)
         self.bn2 = nn.BatchNorm2d(width)
 
     def branch(self, x: Tensor) -> Tensor:
@@ -64,11 +75,11 @@ class Bottleneck(Residual):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, deformable: bool = False) -> None:
         super().__init__(inputs, width, stride)
         self.conv1 = conv(inputs, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = conv(width, width, 3, stride)
+        self.conv2 = conv3x3(width, width, stride, deformable)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = conv(width, width * self.expansion, 1)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
@@ -81,10 +92,12 @@ class Bottleneck(Residual):
         return y
 
 
-def stage(block: type[Residual], inputs: int, width: int, depth: int, stride: int) -> nn.Sequential:
+def stage(
+    block: type[Residual], inputs: int, width: int, depth: int, stride: int, deformable: bool = False
+) -> nn.Sequential:
     """Chain ``depth`` blocks, the first of which changes channels and resolution."""
-    first = block(inputs, width, stride)
-    return nn.Sequential(first, *(block(width * block.expansion, width, 1) for _ in range(depth - 1)))
+    first = block(inputs, width, stride, deformable)
+    return nn.Sequential(first, *(block(width * block.expansion, width, 1, deformable) for _ in range(depth - 1)))
 
 
 LAYOUTS: dict[int, tuple[type[Residual], tuple[int, int, int, int]]] = {
@@ -102,6 +115,8 @@ class ResNet(Encoder):
         stage_features: Channels of each of the four stages' output.
     """
 
+    added: ClassVar[tuple[str, ...]] = ("attention.", ".offset.")
+
     def __init__(
         self,
         in_channels: int,
@@ -111,18 +126,19 @@ class ResNet(Encoder):
         attention: AttentionName | None,
         reduction: int,
         width: int,
+        deformable: Sequence[int],
     ) -> None:
         super().__init__()
         self.conv1 = conv(in_channels, width, 7, stride=2) if stem == "7x7" else conv(in_channels, width, 3)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "7x7" else nn.Identity()
-        self.layer1 = stage(block, width, width, depths[0], stride=1)
-        self.layer2 = stage(block, width * block.expansion, width * 2, depths[1], stride=2)
-        self.layer3 = stage(block, width * 2 * block.expansion, width * 4, depths[2], stride=2)
-        self.layer4 = stage(block, width * 4 * block.expansion, width * 8, depths[3], stride=2)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
+        self.layer1 = stage(block, width, width, depths[0], 1, 1 in deformable)
+        self.layer2 = stage(block, width * block.expansion, width * 2, depths[1], 2, 2 in deformable)
+        self.layer3 = stage(block, width * 2 * block.expansion, width * 4, depths[2], 2, 3 in deformable)
+        self.layer4 = stage(block, width * 4 * block.expansion, width * 8, depths[3], 2, 4 in deformable)
+        for name, layer in self.named_modules():
+            if isinstance(layer, nn.Conv2d) and not name.endswith(".offset"):  # those start at zero
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         self.stage_features = [width * 2**k * block.expansion for k in range(4)]
         self.attention = nn.ModuleList(build_attention(attention, c, reduction) for c in self.stage_features)
@@ -141,6 +157,25 @@ class ResNet(Encoder):
         *_, last = self.forward_stages(x)
         return last
 
+    def pretrained(self) -> dict[str, Tensor]:
+        """Fetch torchvision's ImageNet weights."""
+        layers = (self.layer1, self.layer2, self.layer3, self.layer4)
+        layout = type(self.layer1[0]), tuple(len(layer) for layer in layers)
+        depth = next(depth for depth, known in LAYOUTS.items() if known == layout)
+        return torchvision_weights(f"resnet{depth}")
+
+    def adopt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Leave out the classification layer of torchvision's weights."""
+        return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+
+    def stages(self) -> dict[str, list[nn.Parameter]]:
+        """The stem, then the four stages, each with its attention."""
+        found = {"stem": [*self.conv1.parameters(), *self.bn1.parameters()]}
+        for number, attention in enumerate(self.attention, 1):
+            layer = self.get_submodule(f"layer{number}")
+            found[f"layer{number}"] = [*layer.parameters(), *attention.parameters()]
+        return found
+
 
 def resnet(
     in_channels: int,
@@ -150,6 +185,7 @@ def resnet(
     reduction: int = 16,
     width: int = 64,
     zero_init_residual: bool = False,
+    deformable: Sequence[int] = (),
 ) -> ResNet:
     """Build a ResNet encoder with random weights (He initialisation).
 
@@ -163,16 +199,21 @@ def resnet(
         width: Channels of the first stage. The paper's 64 makes 512 features, at depth 50 2048.
         zero_init_residual: Start the last batch norm of every block at zero, so that each begins as its
             shortcut (Goyal et al. 2017, arXiv:1706.02677).
+        deformable: Stages, of 1 to 4, in which every 3x3 convolution is deformable (Dai et al. 2017,
+            arXiv:1703.06211, who take the last ones): two a block at depth 18 and 34, one at 50. The offsets start
+            at zero, and weights of the plain network load by name.
 
     Raises:
-        UserError: An unknown depth, stem or attention.
+        UserError: An unknown depth, stem, attention or stage.
     """
     if depth not in LAYOUTS:
         raise UserError(f"depth is {depth}; choose one of {', '.join(map(str, LAYOUTS))}")
     if stem not in ("7x7", "3x3"):
         raise UserError(f"stem is {stem!r}; choose 7x7 or 3x3")
+    if not set(deformable) <= {1, 2, 3, 4}:
+        raise UserError(f"deformable is {list(deformable)}; choose stages from 1, 2, 3 and 4, e.g. [3,4]")
     block, depths = LAYOUTS[depth]
-    network = ResNet(in_channels, block, depths, stem, attention, reduction, width)
+    network = ResNet(in_channels, block, depths, stem, attention, reduction, width, deformable)
     if zero_init_residual:
         for module in network.modules():
             if isinstance(module, BasicBlock):
