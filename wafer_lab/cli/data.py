@@ -1,16 +1,18 @@
-"""``wafer-lab data``: from public files to prepared stores."""
+"""``wafer-lab data``: from public files to prepared stores, and what is wrong with them."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Prepare data sets.")
+app = typer.Typer(no_args_is_help=True, help="Prepare and audit data sets.")
 
 
 @app.callback()
 def data() -> None:
-    """Prepare data sets."""
+    """Prepare and audit data sets."""
 
 
 @app.command()
@@ -45,3 +47,41 @@ def prepare(
     typer.echo(f"{dest}: {len(store):,} rows, {len(store.header.class_names)} classes ({store.header.target})")
     for name, value in store.header.notes.items():
         typer.echo(f"  {name.replace('_', ' ')}: {value}")
+
+
+@app.command()
+def audit(
+    src: Annotated[Path, typer.Argument(help="A data set, a prepared store, or a run's folder: its split is judged.")],
+    against: Annotated[Path | None, typer.Option(help="Another data set to look for the same wafers in.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.html and audit.json. Default: outputs/audit/NAME.")
+    ] = None,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Look at unlabelled rows, too.")] = False,
+    upright: Annotated[
+        bool, typer.Option("--upright", help="Leave out flipped and turned copies: an eighth of the work.")
+    ] = False,
+) -> None:
+    """Find copies, near copies, and labels at odds, in a data set, across its split, or between two sets.
+
+    Exit status 1 where a copy stands on two sides of the split, else 0.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from wafer_lab.evaluation.audit_report import summary
+    from wafer_lab.workflows.audit import audit as look_for_twins
+
+    outputs = Path(os.environ.get("WAFER_LAB_OUTPUTS", "outputs"))
+    out = outputs / "audit" / src.resolve().name if out is None else out
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+
+        def stage(what: str) -> Callable[[int, int], None]:
+            bar.console.print(what, markup=False, highlight=False, soft_wrap=True)
+            task = bar.add_task(what, total=None)
+            return lambda done, total: bar.update(task, completed=done, total=total)
+
+        findings = look_for_twins(src, out, outputs / "cache", against, unlabelled, 1 if upright else 8, stage)
+    typer.echo("\n".join([*summary(findings), "", f"report  {out / 'report.html'}", f"data    {out / 'audit.json'}"]))
+    if findings.found.leaking:
+        raise typer.Exit(1)

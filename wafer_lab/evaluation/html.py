@@ -68,11 +68,18 @@ def write_html(report: Path) -> Path | None:
             if child.type == "image":
                 child.attrSet("src", _inline(report.parent, str(child.attrGet("src"))))
     body: Any = parser.renderer.render(tokens, parser.options, {})
-    title = html.escape(text.partition("\n")[0].lstrip("# "))
-    page = _PAGE.format(policy=_POLICY, title=title, style=_STYLE, body=body)
-    path = report.with_suffix(".html")
-    write_text(path, page)
-    return path
+    return write_text(report.with_suffix(".html"), page(text.partition("\n")[0].lstrip("# "), body))
+
+
+def page(title: str, body: str, style: str = "") -> str:
+    """A whole page that fetches nothing and runs no script.
+
+    Args:
+        title: Plain text.
+        body: HTML.
+        style: CSS beside that of every report.
+    """
+    return _PAGE.format(policy=_POLICY, title=html.escape(title), style=_STYLE + style, body=body)
 
 
 def _inline(folder: Path, source: str) -> str:
