@@ -15,6 +15,13 @@ FAMILIES = [
     "vit_tiny_patch16_224",
     "maxvit_pico_rw_256",
 ]
+# with options that leave out layers like those that stay
+WALKED = [
+    ("vit_tiny_patch16_224", {"depth": 2}),
+    ("convnext_atto", {"depths": [1, 1, 2, 1]}),
+    ("efficientnet_b0", {}),
+    ("mobilenetv3_small_050", {}),
+]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -44,10 +51,33 @@ def test_equals_timm_with_the_same_weights():
         torch.testing.assert_close(reference.fc(encoder(x)), reference(x))
 
 
+@pytest.mark.parametrize(("name", "options"), WALKED, ids=[name for name, _ in WALKED])
+def test_a_family_trains_at_64_and_exports_for_any_batch_size(name, options):
+    torch.manual_seed(0)
+    encoder = timm_encoder(name, in_channels=3, img_size=64, **options).train()
+    encoder(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    for parameter, value in encoder.named_parameters():
+        assert value.grad is not None, parameter
+        assert value.grad.isfinite().all(), parameter
+        assert value.grad.any(), parameter
+    encoder.eval()
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(encoder, (torch.randn(2, 3, 64, 64),), dynamic_shapes=(batch,))
+    x = torch.randn(3, 3, 64, 64)
+    torch.testing.assert_close(program.module()(x), encoder(x))
+
+
+@pytest.mark.parametrize(("name", "options"), WALKED, ids=[name for name, _ in WALKED])
+def test_a_family_takes_canvases_of_224(name, options):
+    encoder = timm_encoder(name, in_channels=3, img_size=224, **options).eval()
+    assert encoder.padding == 0
+    with torch.no_grad():
+        assert encoder(torch.randn(1, 3, 224, 224)).shape == (1, encoder.num_features)
+
+
 def test_vit_from_the_config_at_canvas_64(build):
-    encoder = build("timm", "model.name=vit_tiny_patch16_224", canvas=64).train()
-    encoder(torch.randn(2, 3, 64, 64)).square().sum().backward()
-    assert all(p.grad is not None for p in encoder.parameters())
+    encoder = build("timm", "model.name=vit_tiny_patch16_224", canvas=64).eval()
+    assert encoder.padding == 0
     with pytest.raises(UserError, match="tokens, not a feature map"):
         encoder.forward_features(torch.randn(1, 3, 64, 64))
 

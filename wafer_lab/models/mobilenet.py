@@ -1,4 +1,4 @@
-"""MobileNet V2 and V3: torchvision's, with random weights."""
+"""MobileNet V2 and V3: torchvision's."""
 
 import importlib
 from typing import Any
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from wafer_lab.errors import UserError
 from wafer_lab.models.encoder import Encoder
+from wafer_lab.models.weights import torchvision_weights
 
 
 class MobileNet(Encoder):
@@ -18,11 +19,14 @@ class MobileNet(Encoder):
     Args:
         network: What torchvision built.
         in_channels: Channels of the canvas.
+        name: Torchvision's name of it.
     """
 
-    def __init__(self, network: Any, in_channels: int) -> None:
+    def __init__(self, network: Any, in_channels: int, name: str) -> None:
         super().__init__()
+        self.name = name
         *hidden, last = network.classifier
+        self._last = f"classifier.{len(hidden)}."
         self.features: nn.Sequential = network.features
         self.classifier = nn.Sequential(*(layer for layer in hidden if not isinstance(layer, nn.Dropout)))
         self.num_features: int = last.in_features
@@ -42,6 +46,25 @@ class MobileNet(Encoder):
         vector: Tensor = self.classifier(features.mean((2, 3)))
         return vector
 
+    def pretrained(self) -> dict[str, Tensor]:
+        """Fetch torchvision's ImageNet weights."""
+        return torchvision_weights(self.name)
+
+    def adopt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Leave out the classification layer of torchvision's weights."""
+        return {name: tensor for name, tensor in state.items() if not name.startswith(self._last)}
+
+    def stages(self) -> dict[str, list[nn.Parameter]]:
+        """A stage begins where the resolution is halved; V3's linear layer belongs to the last one."""
+        found: dict[str, list[nn.Parameter]] = {}
+        for number, layer in enumerate(self.features):
+            strided = any(isinstance(part, nn.Conv2d) and part.stride == (2, 2) for part in layer.modules())
+            if strided or not found:
+                found[f"features.{number}"] = []
+            found[next(reversed(found))] += layer.parameters()
+        found[next(reversed(found))] += self.classifier.parameters()
+        return found
+
 
 def mobilenet_v2(in_channels: int, width_mult: float = 1.0) -> MobileNet:
     """Build MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381): 2.2 M parameters, 1280 features.
@@ -53,7 +76,8 @@ def mobilenet_v2(in_channels: int, width_mult: float = 1.0) -> MobileNet:
     Raises:
         UserError: torchvision is missing or does not fit torch.
     """
-    return MobileNet(_torchvision_models().mobilenet_v2(weights=None, width_mult=width_mult), in_channels)
+    network = _torchvision_models().mobilenet_v2(weights=None, width_mult=width_mult)
+    return MobileNet(network, in_channels, "mobilenet_v2")
 
 
 def mobilenet_v3_small(in_channels: int) -> MobileNet:
@@ -65,7 +89,7 @@ def mobilenet_v3_small(in_channels: int) -> MobileNet:
     Raises:
         UserError: torchvision is missing or does not fit torch.
     """
-    return MobileNet(_torchvision_models().mobilenet_v3_small(weights=None), in_channels)
+    return MobileNet(_torchvision_models().mobilenet_v3_small(weights=None), in_channels, "mobilenet_v3_small")
 
 
 def mobilenet_v3_large(in_channels: int) -> MobileNet:
@@ -77,7 +101,7 @@ def mobilenet_v3_large(in_channels: int) -> MobileNet:
     Raises:
         UserError: torchvision is missing or does not fit torch.
     """
-    return MobileNet(_torchvision_models().mobilenet_v3_large(weights=None), in_channels)
+    return MobileNet(_torchvision_models().mobilenet_v3_large(weights=None), in_channels, "mobilenet_v3_large")
 
 
 def _torchvision_models() -> Any:

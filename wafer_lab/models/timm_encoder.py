@@ -3,14 +3,17 @@
 import difflib
 import importlib
 import re
+import sys
+from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wafer_lab.errors import UserError
-from wafer_lab.models.encoder import Encoder
+from wafer_lab.models.encoder import Encoder, common_module
+from wafer_lab.models.weights import hub_offline_if_unreachable
 
 
 class TimmEncoder(Encoder):
@@ -62,6 +65,48 @@ class TimmEncoder(Encoder):
         """Compute feature vectors: float ``(B, in_channels, S, S)`` to ``(B, num_features)``."""
         vector: Tensor = self.network(self._pad(x))
         return vector
+
+    def pretrained(self) -> dict[str, Tensor]:
+        """Fetch timm's default weights of this name, from or into the cache of the Hugging Face hub."""
+        timm = importlib.import_module("timm")
+        known = self.network.pretrained_cfg
+        name, hub = ".".join(filter(None, (known["architecture"], known.get("tag")))), known.get("hf_hub_id")
+        try:
+            with hub_offline_if_unreachable():
+                state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+        except (OSError, RuntimeError, ValueError) as error:
+            if not hub and not known.get("url"):
+                raise UserError(f"timm has no weights of {name}; use weights=FILE, or another model") from error
+            way = f"`hf download {hub} model.safetensors --local-dir .`" if hub else f"download {known['url']}"
+            raise UserError(
+                f"there are no weights of {name} ({str(error).partition(chr(10))[0]}); where there is internet, {way}, "
+                "then name the file with weights=FILE"
+            ) from error
+        return state
+
+    def adopt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Leave out the classification layer; names and position embeddings become those of this network."""
+        state = {name.removeprefix("network."): tensor for name, tensor in state.items()}
+        last = self.network.pretrained_cfg.get("classifier") or ()
+        dropped = tuple(f"{name}." for name in ((last,) if isinstance(last, str) else last))
+        # by timm's convention the module of a network that ever changed its names says how to read the old ones
+        if read := getattr(sys.modules[type(self.network).__module__], "checkpoint_filter_fn", None):
+            with suppress(AttributeError, KeyError, RuntimeError, ValueError):  # of another network: said by the caller
+                state = read(state, self.network)
+        return {f"network.{name}": tensor for name, tensor in state.items() if not name.startswith(dropped)}
+
+    def stages(self) -> dict[str, list[nn.Parameter]]:
+        """Take timm's own coarse groups of layers."""
+        if not hasattr(self.network, "group_matcher"):
+            return super().stages()
+        group = importlib.import_module("timm.models").group_parameters
+        parameters = dict(self.network.named_parameters())
+        found: dict[str, list[nn.Parameter]] = {}
+        for names in group(self.network, self.network.group_matcher(coarse=True)).values():
+            outer = names[0].partition(".")[0]  # a group may also hold a norm or a convolution after its blocks
+            label = common_module(name for name in names if name.partition(".")[0] == outer)
+            found.setdefault(label, []).extend(parameters[name] for name in names)
+        return found
 
     def _pad(self, x: Tensor) -> Tensor:
         return F.pad(x, (0, self.padding, 0, self.padding)) if self.padding else x

@@ -11,23 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from wafer_lab.tasks.finetune import Finetune, parameter_groups
+
 Record = dict[str, Any]
-
-
-def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels only; biases and normalisation gains go without.
-
-    Args:
-        network: Any module.
-
-    Returns:
-        Two parameter groups for an optimizer; the second sets `weight_decay` to 0.
-    """
-    trained = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1]},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 class Task(pl.LightningModule):
@@ -37,6 +23,7 @@ class Task(pl.LightningModule):
         network: What is trained and exported; a plain module.
         optimizer: Parameter groups -> optimizer.
         scheduler: (optimizer, total steps) -> schedule per step, or None.
+        finetune: Which layers train when, and how fast; None trains all alike.
         record: What a checkpoint says of its run (`config`, `class_names`, `split_digest`, ...): plain dicts,
             lists and scalars, so that loading it never runs code.
         seed: The run's seed.
@@ -50,6 +37,7 @@ class Task(pl.LightningModule):
         *,
         optimizer: Callable[[Iterable[dict[str, Any]]], Optimizer],
         scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
+        finetune: Finetune | None = None,
         record: Record | None = None,
         seed: int = 0,
         channels_last: bool = True,
@@ -60,7 +48,9 @@ class Task(pl.LightningModule):
         # Held in a tuple so that the compiled wrapper adds no second copy to the state dict.
         self._forward = (torch.compile(self.network) if compile else self.network,)
         self.optimizer, self.scheduler = optimizer, scheduler
+        self.finetune = finetune or Finetune()
         self.record, self.seed = record or {}, seed
+        self._training: list[str] = []  # names of the stages
 
     def monitors(self) -> list[str]:
         """Names of the values that `monitor` may choose from."""
@@ -71,8 +61,10 @@ class Task(pl.LightningModule):
         return self._forward[0](image)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer and, where one is set, its schedule, stepped per batch."""
-        optimizer = self.optimizer(parameter_groups(self.network))
+        """The optimizer of all layers, frozen ones included, and, where one is set, its schedule, stepped per batch."""
+        optimizer = self.optimizer(parameter_groups(self.network, self.finetune.layer_decay))
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("lr_scale", 1.0)
         if self.scheduler is None:
             return optimizer
         schedule = self.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
@@ -83,6 +75,18 @@ class Task(pl.LightningModule):
         stops = [c for c in self.trainer.callbacks if isinstance(c, EarlyStopping)]  # type: ignore[attr-defined]
         if any(stop.wait_count >= stop.patience for stop in stops):
             self.trainer.should_stop = True
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze and thaw, and say so where that changes."""
+        if self.finetune.mode == "full":
+            return
+        stages = self.finetune.begin_epoch(self.network, self.current_epoch)
+        if stages != self._training:
+            sizes = {True: 0, False: 0}
+            for parameter in self.network.parameters():
+                sizes[parameter.requires_grad] += parameter.numel()
+            self.print(f"training {', '.join(stages)}: {sizes[True]:,} of {sum(sizes.values()):,} parameters")
+        self._training = stages
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make all that is random in a step a function of its place: a resumed run then repeats it exactly."""
