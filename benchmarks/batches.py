@@ -56,7 +56,7 @@ def batched(store: Store, rows: np.ndarray, size: int) -> float:
 
     def epoch() -> None:
         for index in torch.randperm(len(rows)).split(BATCH):
-            encode(augment.draw(maps, index, size, generator), "one_hot")
+            encode(augment.draw(maps, index, size, generator)[0], "one_hot")
 
     return _seconds(epoch)
 

@@ -3,8 +3,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from wafer_lab.config.messages import ConfigWarning
-from wafer_lab.config.rules import CLASSIFICATION, MONITORS, MONITORS_PER_CLASS
+from wafer_lab.config.rules import CLASSIFICATION, MONITORS, MONITORS_PER_CLASS, SEGMENTATION
 from wafer_lab.config.validate import problems, validate
+from wafer_lab.metrics.masks import MaskCounts, mask_scores
 from wafer_lab.metrics.scores import MultilabelCounts, multiclass_scores, multilabel_scores
 
 SEVERAL = "several devices are not supported yet: every device would repeat the same batches; use trainer."
@@ -16,7 +17,8 @@ def found(yaml):
 
 def monitoring(monitor, target):
     lacking = "network: '???', loss: '???', class_names: '???', optimizer: '???'"
-    task = f"_target_: {CLASSIFICATION}, target: {target}, monitor: {monitor}, {lacking}"
+    kind = SEGMENTATION if target == "mask" else f"{CLASSIFICATION}, target: {target}"
+    task = f"_target_: {kind}, monitor: {monitor}, {lacking}"
     return found(f"data: {{target: {target}}}\ntask: {{{task}}}")
 
 
@@ -41,6 +43,17 @@ def monitoring(monitor, target):
         ),
         ("seed: -1", "seed: must be from 0 to 4294967295, not -1"),
         ("data: {seed: -3}", "data.seed: must be from 0 to 4294967295, not -3"),
+        ("weights: nowhere.pth", "weights: there is nothing at nowhere.pth; give imagenet, a file or a run's folder"),
+        ("weights: imagnet", "weights: there is nothing at imagnet; did you mean imagenet?"),
+        (
+            "data: {external_classes: {a: b}, external: null}",
+            "data.external_classes: renames the classes of data.external, which is not set; name its path",
+        ),
+        (
+            "data: {target: mask, masks: null}",
+            "data.masks: is null, but data.target is mask; set patterns, weak or a COCO file",
+        ),
+        ("weights: 3", "weights: must be imagenet, a file or a run's folder, not 3"),
         ("task: {monitor: test/f1_macro}", "task.monitor: must be a validation score such as val/f1_macro, "
          "not test/f1_macro"),
         ("task: {monitor: train/loss}", "task.monitor: must be a validation score such as val/f1_macro, "
@@ -62,6 +75,9 @@ def test_each_rule(yaml, message):
         "trainer: {devices: [3]}",
         "callbacks: {best: {}, history: {}, early_stopping: null}",
         "seed: 0\ndata: {seed: 4294967295}",
+        "weights: null\nfinetune: {mode: full}",
+        "weights: imagenet\nfinetune: {mode: frozen}",
+        "weights: gone.pth\nckpt_path: .",  # the checkpoint has the weights
         "tracking: {uri: null}",
         "tracking: {uri: 'postgresql://me@db.example:5432/runs'}",
         "tracking: {uri: 'http://tracking.example:5000'}",
@@ -70,6 +86,13 @@ def test_each_rule(yaml, message):
 )
 def test_what_is_not_a_problem(yaml):
     assert found(yaml) == []
+
+
+def test_freezing_random_layers_is_warned_of():
+    (message,) = found("weights: null\nfinetune: {mode: frozen}")
+    assert message.startswith("finetune: mode=frozen is for pretrained layers, and with weights=null they are random")
+    with pytest.warns(ConfigWarning, match="mode=gradual is for pretrained layers"):
+        validate(OmegaConf.create("weights: null\nfinetune: {mode: gradual}"))
 
 
 @pytest.mark.parametrize(
@@ -111,6 +134,9 @@ def test_one_correction_is_no_warning():
         ("val/accuracy", "multilabel"),
         ("val/auroc_macro", "multiclass"),
         ("val/f1_makro", "multilabel"),
+        ("val/f1_macro", "mask"),
+        ("val/f1/Loc", "mask"),
+        ("val/iou_macro", "multilabel"),
     ],
 )
 def test_a_score_that_validation_does_not_give(monitor, target):
@@ -123,8 +149,26 @@ def test_monitors_are_the_scores_that_are_logged():
     scores = {
         "multiclass": multiclass_scores(np.eye(2), names),
         "multilabel": multilabel_scores(MultilabelCounts.of(np.eye(2), np.eye(2)), names),
+        "mask": mask_scores(MaskCounts(*np.ones((3, 2))), names),
     }
+    assert scores.keys() == MONITORS.keys()
     for target, given in scores.items():
-        assert {name for name in given if not name.startswith(MONITORS_PER_CLASS)} | {"loss"} == MONITORS[target]
+        per_class = MONITORS_PER_CLASS[target]
+        assert {name for name in given if not name.startswith(per_class)} | {"loss"} == MONITORS[target]
         for name in given:
             assert monitoring(f"val/{name}", target) == []
+
+
+def test_a_prior_of_whole_wafers_is_refused_for_masks():
+    (message,) = found("data: {target: mask}\nimbalance: {tau: 1.0}")
+    assert message.startswith(
+        "imbalance.tau: logit adjustment serves multiclass and multilabel targets, but data.target"
+    )
+    assert found("data: {target: mask}\nimbalance: {tau: 0.0}") == []
+    assert found("data: {target: multilabel}\nimbalance: {tau: 1.0}") == []
+
+
+def test_a_head_for_wafers_is_refused_for_masks():
+    head = "{_target_: wafer_lab.models.heads.LinearHead, num_classes: 8}"
+    (message,) = found(f"data: {{target: mask}}\nhead: {head}")
+    assert message.startswith("head: LinearHead serves multiclass and multilabel targets, but data.target is mask")

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -119,11 +121,106 @@ def test_a_store_is_opened_in_place_of_its_source(maps):
         ({"canvas": 0}, "must be positive"),
         ({"limit": 2}, "at least 3"),
         ({"source": None}, "set data.path"),
+        ({"target": "mask"}, "needs data.masks"),
+        ({"masks": "weak"}, "leave data.masks out"),
+        ({"target": "mask", "masks": "patterns"}, "has 8 masks .*; set data.num_classes=8"),
+        ({"target": "mask", "masks": "none.json"}, "none.json cannot be read"),
+        ({"target": "mask", "masks": "week"}, "data.masks=week .* did you mean weak"),
+        ({"target": "mask", "masks": "me.csv"}, "choose patterns, weak or a COCO file"),
     ],
 )
 def test_what_does_not_fit_is_said(maps, options, says):
     with pytest.raises(UserError, match=says):
         maps(**options)
+
+
+MIXED = Simulator(num_wafers=400, target="multilabel", seed=3)
+MASKS = {"source": MIXED, "target": "mask", "num_classes": 8, "masks": "patterns"}
+
+
+def test_masks_are_the_pattern_bits_at_the_size_of_the_map(maps):
+    datamodule = maps(
+        **MASKS | {"source": Simulator(num_wafers=400, target="multilabel", shape=(29, 29)), "canvas": 29}
+    )
+    seen = 0
+    for batch in datamodule.batches("test", CPU):
+        assert (batch.target.dtype, batch.target.shape[1:]) == (torch.float32, (8, 29, 29))
+        for masks, row in zip(batch.target.numpy(), batch.row.tolist(), strict=True):
+            assert np.array_equal(masks, datamodule.store.patterns(row) >> np.arange(8)[:, None, None] & 1)
+            seen += 1
+    assert seen == len(datamodule.split.test)
+
+
+def test_masks_turn_with_their_maps(maps):
+    """States that spell the masks out let the drawn masks be read from the drawn states."""
+    from wafer_lab.data.augment import MapAugment
+
+    datamodule = maps(**MASKS, encoding="grey", in_channels=1, augment=MapAugment())
+    patterns, _ = datamodule.store.cells(datamodule.rows, "patterns")
+    datamodule.maps.cells.copy_(torch.from_numpy((patterns > 0) * np.uint8(2)))
+    request = next(iter(datamodule.train_dataloader()))
+    drawn, plain = (datamodule.draw(request, train=train) for train in (True, False))
+    assert torch.equal(drawn.image[:, 0], drawn.target.amax(1))
+    assert torch.equal(plain.image[:, 0], plain.target.amax(1))
+    assert not torch.equal(drawn.target, plain.target)
+
+
+def test_die_noise_leaves_masks_alone(maps):
+    from wafer_lab.data.augment import MapAugment
+
+    noisy, plain = maps(**MASKS, augment=MapAugment(d4=False, noise=0.2)), maps(**MASKS)
+    request = next(iter(plain.train_dataloader()))
+    assert torch.equal(noisy.draw(request, train=True).target, plain.draw(request, train=False).target)
+    assert not torch.equal(noisy.draw(request, train=True).image, plain.draw(request, train=False).image)
+
+
+def test_masks_share_the_split_and_labels_of_their_wafers(maps):
+    masks, labels = maps(**MASKS), maps(source=MIXED, target="multilabel", num_classes=8)
+    assert masks.split_digest == labels.split_digest
+    assert np.array_equal(masks.labels("train"), labels.labels("train"))
+    assert (masks.label_kind, labels.label_kind, maps().label_kind) == ("multilabel", "multilabel", "multiclass")
+
+
+def test_the_normal_class_has_no_mask(maps):
+    masks, classes = maps(**MASKS | {"source": WAFERS}), maps()
+    assert masks.class_names == classes.class_names[:-1]
+    assert classes.class_names[-1] == "none"
+    assert masks.split_digest == classes.split_digest
+    assert np.array_equal(masks.labels("test"), np.eye(9, dtype=np.int8)[classes.labels("test"), :-1])
+    assert masks.maps.masks is not None
+    assert classes.maps.masks is None
+
+
+def test_corrected_masks_are_trained_on(maps, tmp_path):
+    from wafer_lab.data.coco import CocoImage, write_coco
+
+    store = maps().store
+    rows = np.arange(0, 300, 5)
+    corner = {int(row): np.zeros((8, *store.map(row).shape), bool) for row in rows}
+    for i, masks in enumerate(corner.values()):
+        middle = masks.shape[1] // 2, masks.shape[2] // 2
+        masks[i % 2, middle[0] : middle[0] + 2, middle[1]] = i % 3 > 0
+    names = maps().class_names[:-1]
+    write_coco(tmp_path / "corrected.json", [CocoImage(row, masks) for row, masks in corner.items()], names, scale=2)
+    datamodule = maps(**MASKS | {"source": WAFERS, "masks": str(tmp_path / "corrected.json"), "canvas": 25})
+    parts = [getattr(datamodule.split, part) for part in ("train", "val", "test")]
+    assert np.array_equal(np.sort(np.concatenate(parts)), rows)
+    for batch in datamodule.batches("train", CPU):
+        for target, row in zip(batch.target.numpy(), batch.row.tolist(), strict=True):
+            height, width = store.map(row).shape
+            at = [(2 * np.arange(25) + 1) * side // 50 for side in (height, width)]
+            assert np.array_equal(target, corner[row][:, at[0]][:, :, at[1]])
+
+
+def test_weak_masks_are_kept_beside_the_stores(maps):
+    first, again = (maps(**MASKS | {"source": WAFERS, "masks": "weak"}) for _ in range(2))
+    assert list(Path(first.cache).glob("weak-masks-*.npy"))
+    assert torch.equal(first.maps.masks, again.maps.masks)
+
+
+def test_images_have_no_masks(folder, tmp_path):
+    with pytest.raises(UserError, match="images have no masks"):
+        images(folder, tmp_path, target="mask")
 
 
 def images(folder, tmp_path, **options):

@@ -13,12 +13,12 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from wafer_lab.errors import UserError
-from wafer_lab.losses import modules
-from wafer_lab.losses.modules import ClassificationLoss
+from wafer_lab.losses import modules, segmentation
+from wafer_lab.losses.modules import Loss
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OPTIONS = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
-LOSSES = {loss.option: loss for loss in ClassificationLoss.__subclasses__()}
+LOSSES = {loss.option: loss for loss in Loss.__subclasses__()}
 COUNTS = torch.tensor([50, 10, 3, 1])
 PAIRS = [(option, target) for option in OPTIONS for target in LOSSES[option].targets]
 
@@ -29,9 +29,9 @@ def config(option: str, target: str) -> DictConfig:
         return compose(overrides=[f"+loss={option}", f"+data.target={target}"])
 
 
-def composed(option: str, target: str, **statistics: Tensor) -> ClassificationLoss:
+def composed(option: str, target: str, **statistics: Tensor) -> Loss:
     loss = instantiate(config(option, target).loss, class_counts=COUNTS, **statistics)
-    assert isinstance(loss, ClassificationLoss)
+    assert isinstance(loss, Loss)
     return loss
 
 
@@ -40,7 +40,8 @@ def batch(target: str, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     logits = scale * torch.randn(8, 4, generator=rng)
     if target == "multiclass":
         return logits, torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
-    return logits, (torch.rand(8, 4, generator=rng) > 0.5).to(torch.uint8)
+    labels = (torch.rand(8, 4, generator=rng) > 0.5).to(torch.uint8)
+    return (logits, labels) if target == "multilabel" else (logits[..., None, None], labels[..., None, None])
 
 
 def test_options_and_classes_are_the_same_set() -> None:
@@ -64,15 +65,15 @@ def test_every_option_trains_or_names_those_that_do(option: str, target: str) ->
     cause = error.value.__cause__
     assert isinstance(cause, UserError)
     assert f"loss={option} is for" in str(cause)
-    if target != "mask":
-        assert "loss=focal" in str(cause)
+    assert "loss=focal" in str(cause)
 
 
 def test_supported_targets_can_be_read_without_importing() -> None:
-    tree = ast.parse(Path(modules.__file__).read_text(encoding="utf-8"))
+    source = "\n".join(Path(module.__file__).read_text(encoding="utf-8") for module in (modules, segmentation))
+    tree = ast.parse(source)
     read = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and node.name != "ClassificationLoss":
+        if isinstance(node, ast.ClassDef) and node.name != "Loss":
             values = {
                 item.targets[0].id: ast.literal_eval(item.value)
                 for item in node.body
@@ -129,7 +130,7 @@ def test_class_weights_count(option: str, target: str) -> None:
     assert equal(logits, labels).item() == pytest.approx(plain(logits, labels).item())
 
 
-@pytest.mark.parametrize(("option", "target"), PAIRS)
+@pytest.mark.parametrize(("option", "target"), [pair for pair in PAIRS if pair[1] != "mask"])
 def test_log_prior_is_added_in_training_only(option: str, target: str) -> None:
     logits, labels = batch(target)
     prior = torch.tensor([-0.2, -1.5, -3.0, -4.0])
@@ -140,10 +141,11 @@ def test_log_prior_is_added_in_training_only(option: str, target: str) -> None:
 
 @pytest.mark.parametrize(("option", "target"), PAIRS)
 def test_statistics_move_but_stay_out_of_the_checkpoint(option: str, target: str) -> None:
-    loss = composed(option, target, class_weights=torch.ones(4), log_prior=torch.zeros(4))
+    prior = {} if target == "mask" else {"log_prior": torch.zeros(4)}
+    loss = composed(option, target, class_weights=torch.ones(4), **prior)
     assert loss.state_dict() == {}
     assert all(buffer.device.type == "meta" for buffer in loss.to("meta").buffers())
-    assert {"class_weights", "log_prior"} <= {name for name, _ in loss.named_buffers()}
+    assert {"class_weights", *prior} <= {name for name, _ in loss.named_buffers()}
 
 
 @pytest.mark.parametrize("option", ["cross_entropy", "focal"])
@@ -170,6 +172,7 @@ def test_ldam_refuses_what_it_cannot_do() -> None:
         ("multiclass", torch.zeros(8)),
         ("multilabel", torch.zeros(8)),
         ("multilabel", torch.zeros(8, 1)),
+        ("mask", torch.zeros(8, 4)),
     ],
 )
 def test_targets_of_the_wrong_shape_are_refused(target: str, labels: Tensor) -> None:
@@ -194,3 +197,21 @@ def test_targets_of_the_wrong_shape_are_refused(target: str, labels: Tensor) -> 
 def test_hyper_parameters_out_of_range_are_refused_with_the_key(build, key: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=f"loss.{key} "):
         build()
+
+
+@pytest.mark.parametrize("option", ["cross_entropy", "focal", "bce", "asymmetric"])
+def test_labels_and_pixels_that_are_not_known_count_nothing(option: str) -> None:
+    for target in ("multilabel", "mask"):
+        logits, labels = batch(target)
+        unknown = labels.to(torch.int8)
+        unknown[5:] = -1
+        loss = composed(option, target, class_weights=COUNTS.float())
+        assert loss(logits, unknown).item() == pytest.approx(loss(logits[:5], labels[:5]).item())
+
+
+def test_smoothing_leaves_pixels_that_are_not_known_alone() -> None:
+    logits, labels = batch("mask")
+    unknown = labels.to(torch.int8)
+    unknown[5:] = -1
+    loss = modules.CrossEntropyLoss("mask", label_smoothing=0.8)
+    torch.testing.assert_close(loss(logits, unknown), loss(logits[:5], labels[:5]))

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from wafer_lab.losses.modules import CrossEntropyLoss
-from wafer_lab.tasks.base import parameter_groups
 from wafer_lab.tasks.classification import ClassificationTask
+from wafer_lab.tasks.finetune import parameter_groups
 
 
 def task(**options):

@@ -7,11 +7,11 @@ from omegaconf import OmegaConf
 
 from wafer_lab.errors import UserError
 
-CHANNELS = {"one_hot": 3, "grey": 1, "masks": 2}
+CHANNELS = {"one_hot": 3, "grey": 1, "masks": 2, "grey_rgb": 3, "imagenet": 3, "inception": 3}
 
 
 def channels(encoding: str) -> int:
-    """Channels that a wafer-map encoding gives."""
+    """Channels that an encoding of wafer maps or images gives."""
     if encoding not in CHANNELS:
         raise UserError(f"unknown data.encoding '{encoding}'; choose one of {', '.join(CHANNELS)}")
     return CHANNELS[encoding]

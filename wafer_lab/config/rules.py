@@ -15,16 +15,29 @@ from wafer_lab.tracking.mlflow_tracker import masked
 _BETTER_LOW = {"loss", "error", "ece", "nll", "brier", "mae", "mse", "escape", "alarm"}
 _BETTER_HIGH = {"f1", "accuracy", "precision", "recall", "auroc", "ap", "iou", "dice", "match"}
 
-# What ClassificationTask logs of an epoch's validation, by kind of target: its loss and wafer_lab.metrics.scores,
+# What our tasks log of an epoch's validation, by kind of target: their loss and the scores of wafer_lab.metrics,
 # named here because importing those takes too long for a typing mistake. A test compares.
 CLASSIFICATION = "wafer_lab.tasks.classification.ClassificationTask"
+SEGMENTATION = "wafer_lab.tasks.segmentation.SegmentationTask"
+_LOGGED_BY = {"multiclass": CLASSIFICATION, "multilabel": CLASSIFICATION, "mask": SEGMENTATION}
 _ALWAYS = {"loss", "f1_macro", "precision_macro", "recall_macro", "escape_rate", "false_alarm_rate"}
 MONITORS = {
     "multiclass": _ALWAYS | {"accuracy", "balanced_accuracy"},
     "multilabel": _ALWAYS | {"exact_match", "hamming_accuracy", "f1_micro"},
+    "mask": {"loss", "iou_macro", "dice_macro"},
 }
-MONITORS_PER_CLASS = ("f1/", "precision/", "recall/")  # followed by the name of a class
+# followed by the name of a class
+MONITORS_PER_CLASS: dict[str, tuple[str, ...]] = {
+    "multiclass": ("f1/", "precision/", "recall/"),
+    "multilabel": ("f1/", "precision/", "recall/"),
+    "mask": ("iou/", "dice/"),
+}
 _LARGEST_SEED = 2**32 - 1  # NumPy's
+# What to do about a task that the data are not for, by whether the data have masks.
+_REMEDIES = {
+    ("task", True): "set task=segmentation, or other data",
+    ("task", False): "set task=classification, or data with masks: simulated_masks, mixedwm38_masks",
+}
 
 
 def value_at(cfg: DictConfig, path: str) -> Any:
@@ -43,9 +56,10 @@ def keys_of(node: Any) -> list[str]:
 
 
 def _serves_target(cfg: DictConfig) -> Iterator[Problem]:
-    """A task or loss names the kinds of target it serves in a class attribute, `targets`."""
+    """A task, head or loss names the kinds of target it serves in a class attribute, `targets`."""
     target = value_at(cfg, "data.target")
-    for group in ("task", "loss"):
+    refused = False
+    for group in ("task", "head", "loss"):
         name = value_at(cfg, f"{group}._target_")
         try:
             signature = read_signature(name) if isinstance(name, str) else None
@@ -53,11 +67,23 @@ def _serves_target(cfg: DictConfig) -> Iterator[Problem]:
             continue
         served = signature.attributes.get("targets") if signature else None
         if isinstance(target, str) and isinstance(served, tuple) and served and target not in served:
+            if group == "head" and refused:
+                continue  # it follows the task
+            refused = True
             yield Problem(
                 group,
                 f"{str(name).rpartition('.')[2]} serves {' and '.join(served)} targets, but data.target is "
-                f"{target}; choose another {group} or other data",
+                f"{target}; {_REMEDIES.get((group, target == 'mask'), f'choose another {group} or other data')}",
             )
+
+
+def _prior_of_whole_wafers(cfg: DictConfig) -> Iterator[Problem]:
+    if value_at(cfg, "data.target") == "mask" and value_at(cfg, "imbalance.tau") not in (None, 0):
+        yield Problem(
+            "imbalance.tau",
+            "logit adjustment serves multiclass and multilabel targets, but data.target is mask: how many wafers have "
+            "a pattern is not how many pixels do; set imbalance.tau=0",
+        )
 
 
 def _one_answer_to_imbalance(cfg: DictConfig) -> Iterator[Problem]:
@@ -90,9 +116,9 @@ def _monitor_is_logged(cfg: DictConfig) -> Iterator[Problem]:
     split, _, score = monitor.partition("/")
     if split != "val":
         yield Problem("task.monitor", f"must be a validation score such as val/f1_macro, not {monitor}")
-    elif value_at(cfg, "task._target_") == CLASSIFICATION and target in MONITORS:
+    elif target in MONITORS and value_at(cfg, "task._target_") == _LOGGED_BY[target]:
         names = MONITORS[target]
-        if score not in names and not score.startswith(MONITORS_PER_CLASS):
+        if score not in names and not score.startswith(MONITORS_PER_CLASS[target]):
             hint = did_you_mean(score, names) or f"; choose one of {listed(names)}"
             yield Problem("task.monitor", f"validation of {target} data gives no {score}{hint}")
 
@@ -141,15 +167,44 @@ def _no_password(cfg: DictConfig) -> Iterator[Problem]:
 
 
 def _files_exist(cfg: DictConfig) -> Iterator[Problem]:
-    for key in ("data.path", "ckpt_path"):
+    for key in ("data.path", "data.external", "ckpt_path"):
         path = value_at(cfg, key)
         if isinstance(path, str) and not Path(path).exists():
             yield Problem(key, f"there is nothing at {path}; check the path")
 
 
+def _data_belong_together(cfg: DictConfig) -> Iterator[Problem]:
+    """What a data module would say only after the data were opened."""
+    if value_at(cfg, "data.external_classes") and value_at(cfg, "data.external") is None:
+        yield Problem("data.external_classes", "renames the classes of data.external, which is not set; name its path")
+    masks = value_at(cfg, "data.masks")
+    if value_at(cfg, "data.target") == "mask" and "masks" in keys_of(value_at(cfg, "data")) and masks is None:
+        yield Problem("data.masks", "is null, but data.target is mask; set patterns, weak or a COCO file")
+
+
+def _weights_are_there(cfg: DictConfig) -> Iterator[Problem]:
+    weights, mode = value_at(cfg, "weights"), value_at(cfg, "finetune.mode")
+    if weights is None:
+        if mode not in (None, "full"):
+            yield Problem(
+                "finetune",
+                f"mode={mode} is for pretrained layers, and with weights=null they are random; "
+                "set weights=imagenet or a file",
+                level="warning",
+            )
+    elif not isinstance(weights, str):
+        yield Problem("weights", f"must be imagenet, a file or a run's folder, not {weights}")
+    elif weights != "imagenet" and value_at(cfg, "ckpt_path") is None and not Path(weights).exists():
+        hint = did_you_mean(weights, ["imagenet"]) or "; give imagenet, a file or a run's folder"
+        yield Problem("weights", f"there is nothing at {weights}{hint}")
+
+
 RULES = (
     _files_exist,
+    _data_belong_together,
+    _weights_are_there,
     _serves_target,
+    _prior_of_whole_wafers,
     _one_answer_to_imbalance,
     _mode_fits_monitor,
     _monitor_is_logged,

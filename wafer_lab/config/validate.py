@@ -33,7 +33,7 @@ RUNTIME: dict[str, set[str]] = {
     "loss": {"class_weights", "log_prior", "class_counts"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "total_steps"},
-    "task": {"network", "loss", "class_names", "optimizer", "scheduler", "record"},
+    "task": {"network", "loss", "class_names", "optimizer", "scheduler", "finetune", "record"},
     "trainer": {
         "callbacks",
         "logger",
@@ -49,6 +49,7 @@ RUNTIME: dict[str, set[str]] = {
 _INSTEAD: dict[str, str] = {
     "loss.class_weights": "imbalance=class_weights",
     "loss.log_prior": "imbalance=logit_adjustment",
+    "task.finetune": "finetune=...",
     "trainer.callbacks": "callbacks=... or +callbacks.<name>",
     "trainer.default_root_dir": "paths.outputs=...",
     "trainer.logger": "tracking=...",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wafer_lab.data.canvas import Maps, die_noise, random_d4, render
+from wafer_lab.data.canvas import Maps, die_noise, random_d4, render_masked
 from wafer_lab.errors import UserError
 
 
@@ -25,8 +25,8 @@ class MapAugment:
         if not 0 <= self.noise < 0.5:
             raise UserError(f"augment.maps.noise={self.noise} must lie in [0, 0.5)")
 
-    def draw(self, maps: Maps, index: Tensor, size: int, generator: torch.Generator) -> Tensor:
-        """Render maps under random distortions.
+    def draw(self, maps: Maps, index: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Render maps and their masks under random distortions; die noise leaves masks as they are.
 
         Args:
             maps: The maps.
@@ -35,7 +35,7 @@ class MapAugment:
             generator: Source of randomness, on the device of the maps.
 
         Returns:
-            (B, size, size) uint8 die states.
+            (B, size, size) uint8 die states and (B, size, size) int16 mask bits, or None where the maps have none.
         """
-        states = render(maps, index, size, random_d4(len(index), generator) if self.d4 else None)
-        return die_noise(states, self.noise, generator) if self.noise else states
+        states, masks = render_masked(maps, index, size, random_d4(len(index), generator) if self.d4 else None)
+        return die_noise(states, self.noise, generator) if self.noise else states, masks

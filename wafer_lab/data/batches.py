@@ -31,7 +31,8 @@ class Batch(NamedTuple):
 
     Attributes:
         image: (B, C, S, S) float32 in [0, 1], channels_last.
-        target: (B,) int64 classes, or (B, L) float32 of 0/1; negative where unlabelled.
+        target: (B,) int64 classes, (B, L) float32 of 0/1, or masks (B, K, S, S) float32 of 0/1; negative where
+            unlabelled.
         row: (B,) int64 rows of the source.
     """
 

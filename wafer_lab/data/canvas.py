@@ -6,18 +6,25 @@ changes the order in which rows and columns are visited; it costs nothing beyond
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Encoding = Literal["one_hot", "grey", "masks"]
+Encoding = Literal["one_hot", "grey", "masks", "grey_rgb", "imagenet", "inception"]
+
+# What each channel of the published ImageNet networks was standardised by, on levels in [0, 1].
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # Channel values of the three die states: off-wafer, pass, fail.
 ENCODINGS: dict[str, tuple[tuple[float, ...], ...]] = {
     "one_hot": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
     "grey": ((0.0,), (0.5,), (1.0,)),
     "masks": ((0.0, 0.0), (0.0, 1.0), (1.0, 1.0)),  # [fail, wafer]
+    "grey_rgb": ((0.0,) * 3, (0.5,) * 3, (1.0,) * 3),
+    "inception": ((-1.0,) * 3, (0.0,) * 3, (1.0,) * 3),
+    "imagenet": tuple(tuple((v - m) / s for m, s in zip(_MEAN, _STD, strict=True)) for v in (0.0, 0.5, 1.0)),
 }
 
 
@@ -30,16 +37,19 @@ class Maps:
         offset: (N,) integer start of each map in `cells`; int32 when it fits, which halves the index traffic.
         height: (N,) int32 rows of each map.
         width: (N,) int32 columns of each map.
+        masks: (total,) int16 mask bits laid out like `cells`, as `unpack` reads them; None without masks.
     """
 
     cells: Tensor
     offset: Tensor
     height: Tensor
     width: Tensor
+    masks: Tensor | None = None
 
     def to(self, device: torch.device) -> "Maps":
         """The same maps on `device`."""
-        return Maps(*(t.to(device) for t in (self.cells, self.offset, self.height, self.width)))
+        cells, offset, height, width = (t.to(device) for t in (self.cells, self.offset, self.height, self.width))
+        return Maps(cells, offset, height, width, None if self.masks is None else self.masks.to(device))
 
     @property
     def device(self) -> torch.device:
@@ -60,6 +70,25 @@ def render(maps: Maps, index: Tensor, size: int, d4: Tensor | None = None) -> Te
     Returns:
         (B, S, S) uint8 die states.
     """
+    return _read(maps.cells, _places(maps, index, size, d4), size)
+
+
+def render_masked(maps: Maps, index: Tensor, size: int, d4: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Draw maps and their masks on square canvases, both from the same dies; see `render`.
+
+    Returns:
+        (B, S, S) uint8 die states and (B, S, S) int16 mask bits; None for the latter where the maps have no masks.
+    """
+    places = _places(maps, index, size, d4)
+    return _read(maps.cells, places, size), None if maps.masks is None else _read(maps.masks, places, size)
+
+
+def _read(cells: Tensor, places: Tensor, size: int) -> Tensor:
+    return torch.index_select(cells, 0, places).view(-1, size, size)
+
+
+def _places(maps: Maps, index: Tensor, size: int, d4: Tensor | None) -> Tensor:
+    """(B * size * size,) the place in `maps.cells` that every pixel of the canvases shows."""
     height, width = maps.height[index][:, None], maps.width[index][:, None]
     row = column = torch.arange(size, device=index.device, dtype=torch.int32)[None]
     if d4 is not None:
@@ -71,7 +100,7 @@ def render(maps: Maps, index: Tensor, size: int, d4: Tensor | None = None) -> Te
         transpose = (d4 & 4).bool()[:, None]
         down, across = torch.where(transpose, across, down), torch.where(transpose, down, across)
     start = maps.offset[index][:, None] + (down[:, :, None] + across[:, None, :]).flatten(1)
-    return torch.index_select(maps.cells, 0, start.view(-1)).view(-1, size, size)
+    return start.view(-1)
 
 
 def _centre(pixel: Tensor, cells: Tensor, size: int) -> Tensor:
@@ -101,13 +130,40 @@ def encode(states: Tensor, encoding: Encoding) -> Tensor:
 
     Args:
         states: (B, H, W) uint8 in 0..2.
-        encoding: `one_hot` (off-wafer, pass, fail), `grey` (0, 1/2, 1) or `masks` (fail, on wafer).
+        encoding: `one_hot` (off-wafer, pass, fail), `grey` (0, 1/2, 1), `masks` (fail, on wafer), `grey_rgb` (grey
+            three times), `imagenet` (the same, standardised as most published ImageNet networks expect) or `inception`
+            (the same in [-1, 1], as others do).
 
     Returns:
-        (B, C, H, W) float32 in [0, 1], channels_last in memory.
+        (B, C, H, W) float32, channels_last in memory; in [0, 1] but for `imagenet`.
     """
     table = torch.tensor(ENCODINGS[encoding], device=states.device)
     return torch.nn.functional.embedding(states.int(), table).permute(0, 3, 1, 2)
+
+
+# Half of the 16 mask bits of a die.
+MOST_MASKS = 8
+
+
+def unpack(bits: Tensor, num_classes: int) -> Tensor:
+    """Spread mask bits over one plane per class.
+
+    Args:
+        bits: (B, H, W) int16; bit k is set where class k covers the die, bit 8 + k where nobody knows.
+        num_classes: K, at most `MOST_MASKS`.
+
+    Returns:
+        (B, K, H, W) float32: 1 inside a mask, 0 outside, -1 where unknown; channels_last in memory.
+    """
+    table = _planes(num_classes, bits.device)
+    return torch.nn.functional.embedding(bits.int() & 0xFFFF, table).permute(0, 3, 1, 2)
+
+
+@cache
+def _planes(num_classes: int, device: torch.device) -> Tensor:
+    """(65536, K) the planes of all mask bits; looking them up takes a tenth of the time of shifting."""
+    bits, k = torch.arange(1 << 16, device=device)[:, None], torch.arange(num_classes, device=device)
+    return ((bits >> k & 1) - (bits >> (k + 8) & 1)).float()
 
 
 def random_d4(count: int, generator: torch.Generator) -> Tensor:

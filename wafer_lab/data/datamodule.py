@@ -1,9 +1,10 @@
 """What every datamodule shares: the store, the frozen split, the label counts and the loaders."""
 
+import copy
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, Self, get_args
 
 import lightning.pytorch as pl
 import numpy as np
@@ -13,14 +14,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wafer_lab.data.batches import Batch, EpochBatches, Request, Requests
+from wafer_lab.data.masks import image_labels, mask_classes
+from wafer_lab.data.near_duplicates import near_duplicate_groups
 from wafer_lab.data.prepare import cached
 from wafer_lab.data.readers import open_source
+from wafer_lab.data.rows import Target
 from wafer_lab.data.split import Method, Split, leave_out, limited, split, strata, subset
 from wafer_lab.data.store import Source, Store
 from wafer_lab.data.views import TTA, VIEWS
 from wafer_lab.errors import UserError
 
 PARTS = ("train", "val", "test")
+Group = Literal["exact", "near_duplicates", "none"]
 
 
 class WaferDataModule(pl.LightningDataModule):
@@ -31,7 +36,8 @@ class WaferDataModule(pl.LightningDataModule):
             `cache` on first use; a prepared store is used as it is.
         source: A source in place of a path, such as the simulator.
         cache: Folder of prepared stores.
-        target: What the labels are, `multiclass` or `multilabel`; checked against the source.
+        target: What is learnt: classes (`multiclass`) or labels (`multilabel`), checked against the source, or a `mask`
+            per pattern of wafer maps of either kind.
         num_classes: Number of classes or labels; checked against the source.
         in_channels: Channels of the images served.
         canvas: Side of the square images served, in pixels.
@@ -39,6 +45,8 @@ class WaferDataModule(pl.LightningDataModule):
         split: Splitting method, see `wafer_lab.data.split.split`.
         val: Fraction for validation.
         test: Fraction for testing.
+        group: What never stands on two sides of a split: `exact` copies, or `near_duplicates` with them, see
+            `wafer_lab.data.near_duplicates`. `none` lets copies leak; it is there to measure what that feigns.
         seed: The data seed: it alone decides the split, the label fraction and the limit.
         fold: Test fold of a kfold split.
         folds: Number of folds of a kfold split.
@@ -52,6 +60,9 @@ class WaferDataModule(pl.LightningDataModule):
         views: Under which symmetries the trained network is asked about val and test wafers: `none`, `hflip`, `d2` or
             `d4`. What the predictions table holds can be averaged afterwards, without the network.
         num_workers: Worker processes for images; wafer maps need none.
+        external: File or folder of other data to test on beside the test part; None for none.
+        external_classes: What its classes are called here, by its own names; None leaves a class out. See
+            `wafer_lab.data.external.open_external`.
 
     Raises:
         UserError: The source does not match `target` or `num_classes`, or a fraction is out of range.
@@ -73,6 +84,7 @@ class WaferDataModule(pl.LightningDataModule):
         split: Method = "stratified",
         val: float = 0.1,
         test: float = 0.2,
+        group: Group = "exact",
         seed: int = 0,
         fold: int = 0,
         folds: int = 5,
@@ -82,6 +94,8 @@ class WaferDataModule(pl.LightningDataModule):
         run_seed: int = 0,
         views: TTA = "none",
         num_workers: int = 0,
+        external: str | None = None,
+        external_classes: Mapping[str, str | None] | None = None,
     ):
         super().__init__()
         if not 0 < label_fraction <= 1:
@@ -91,6 +105,9 @@ class WaferDataModule(pl.LightningDataModule):
         parts = 4 if leave_out else 3
         if limit is not None and limit < parts:
             raise UserError(f"data.limit={limit} leaves a part of the split empty; it must be at least {parts}")
+        if external_classes and external is None:
+            raise UserError("data.external_classes renames classes of data.external, which is not set; name its folder")
+        self.external, self.external_classes = external, external_classes
         if source is None:
             if path is None:
                 raise UserError("no data is named; set data.path to its file or folder")
@@ -103,6 +120,9 @@ class WaferDataModule(pl.LightningDataModule):
         }  # fmt: skip
         self.seed, self.label_fraction, self.limit, self.run_seed = seed, label_fraction, limit, run_seed
         self.leave_out = tuple(leave_out)
+        if group not in get_args(Group):
+            raise UserError(f"unknown data.group '{group}'; choose one of {', '.join(get_args(Group))}")
+        self.group = group
         if views not in VIEWS:
             raise UserError(f"unknown data.views '{views}'; choose one of {', '.join(VIEWS)}")
         self.views = VIEWS[views]
@@ -111,28 +131,60 @@ class WaferDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Open (or first prepare) the store, split it, and load what the batches need."""
-        if self._ready:
-            return
+        if not self._ready:
+            self.open_and_split()
+            self._serve()
+            self._ready = True
+
+    def open_and_split(self) -> None:
+        """Open (or first prepare) the store and split it: all that it takes to know which rows a run uses."""
         self.store = self.source if isinstance(self.source, Store) else cached(self.source, self.cache)
         self._check()
+        self.label = self.row_labels()
         self.split = self._split()
         #: Hash of the data and of the rows that select and judge a run; equal for runs that may be compared.
         self.split_digest = self.split.digest(self.fingerprint)
+
+    def over(self, store: Store, rows: NDArray[np.int64]) -> Self:
+        """The same kind of batches of some rows of another store, which are the part `test`.
+
+        Args:
+            store: Of the classes of this data module.
+            rows: (n,) int64 rows with a label.
+
+        Returns:
+            A data module that is set up; its target is whole wafers' labels, also where this one's is masks.
+        """
+        other, none = copy.copy(self), np.empty(0, dtype=np.int64)
+        other.source = other.store = store
+        other.target, other.label = self.label_kind, store.label
+        other.split = Split(train=none, val=none, test=rows, unlabelled=none)
+        other.split_digest = other.split.digest(other.fingerprint)
+        other._serve()
+        other._ready = True
+        return other
+
+    def _serve(self) -> None:
+        """Lay the rows of the split end to end and load what batches are drawn from."""
         parts = (*PARTS, "unknown")
         rows: list[NDArray[np.int64]] = [getattr(self.split, part) for part in parts]
         self.rows = np.concatenate(rows)
         ends = np.cumsum([len(part) for part in rows])
         self.first = dict(zip(parts, ends - [len(part) for part in rows], strict=True))
-        self._targets = torch.from_numpy(np.ascontiguousarray(self.store.label[self.rows]))
+        self._targets = torch.from_numpy(np.ascontiguousarray(self.label[self.rows]))
         self._targets = self._targets.long() if self.target == "multiclass" else self._targets.float()
         self._index = torch.from_numpy(self.rows)
         self.load()
-        self._ready = True
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes or labels, in the order of the logits."""
-        return self.store.header.class_names
+        return mask_classes(self.store) if self.target == "mask" else self.store.header.class_names
+
+    @property
+    def label_kind(self) -> Target:
+        """Kind of the labels of whole wafers: the target, or `multilabel` where that is a mask per pattern."""
+        return "multiclass" if self.target == "multiclass" else "multilabel"
 
     @property
     def fingerprint(self) -> str:
@@ -140,9 +192,13 @@ class WaferDataModule(pl.LightningDataModule):
         return self.store.header.digest
 
     def labels(self, part: str) -> NDArray[np.integer]:
-        """(n,) class indices or (n, C) of 0/1 of one part of the split."""
+        """(n,) class indices or (n, C) of 0/1 of one part of the split; of masks, which patterns a wafer has."""
         rows: NDArray[np.int64] = getattr(self.split, part)
-        return np.asarray(self.store.label[rows])
+        return np.asarray(self.label[rows])
+
+    def row_labels(self) -> NDArray[np.integer]:
+        """What `labels` says of every row of the store; negative where unlabelled."""
+        return image_labels(self.store) if self.target == "mask" else self.store.label
 
     def load(self) -> None:
         """Bring the rows of the split to where batches are drawn from."""
@@ -208,26 +264,34 @@ class WaferDataModule(pl.LightningDataModule):
         if header.kind != self.kind:
             wanted = {"maps": "data=wm811k or data=mixedwm38", "images": "data=sem"}[header.kind]
             raise UserError(f"{header.name} holds {header.kind}, not {self.kind}; choose {wanted}")
-        if header.target != self.target:
+        if self.target == "mask" and self.kind == "images":
+            raise UserError("data.target=mask is for wafer maps; images have no masks here, use data.target=multiclass")
+        if header.target != self.target != "mask":
             named = header.name in ("wm811k", "mixedwm38")
             choice = f"this file is {header.name}; choose data={header.name}" if named else ""
             raise UserError(choice or f"{header.name} has {header.target} labels; set data.target={header.target}")
-        if len(header.class_names) != self.num_classes:
+        names = self.class_names
+        if len(names) != self.num_classes:
+            what = "masks" if self.target == "mask" else "classes"
             raise UserError(
-                f"{header.name} has {len(header.class_names)} classes ({', '.join(header.class_names)}); "
-                f"set data.num_classes={len(header.class_names)}"
+                f"{header.name} has {len(names)} {what} ({', '.join(names)}); set data.num_classes={len(names)}"
             )
 
     def _split(self) -> Split:
         store = self.store
-        whole = split(store.label, store.content, lot=store.lot, vendor=store.vendor_split, **self.split_options)
+        content = store.content
+        if self.group == "near_duplicates":
+            content = near_duplicate_groups(store, self.cache, self.label).astype(np.uint64)
+        elif self.group == "none":
+            content = np.arange(len(store), dtype=np.uint64)
+        whole = split(self.label, content, lot=store.lot, vendor=store.vendor_split, **self.split_options)
         if self.leave_out:
-            whole = leave_out(whole, self._left_out(), store.content)
+            whole = leave_out(whole, self._left_out(), content)
         if self.limit is not None:
-            whole = limited(whole, strata(store.label), self.limit, self.seed)
+            whole = limited(whole, strata(self.label), self.limit, self.seed)
         if self.label_fraction == 1:
             return whole
-        kept, hidden = subset(whole.train, strata(store.label[whole.train]), self.label_fraction, self.seed)
+        kept, hidden = subset(whole.train, strata(self.label[whole.train]), self.label_fraction, self.seed)
         return replace(whole, train=kept, unlabelled=np.union1d(whole.unlabelled, hidden))
 
     def _left_out(self) -> NDArray[np.bool_]:
@@ -238,5 +302,5 @@ class WaferDataModule(pl.LightningDataModule):
                 hint = f"did you mean {close[0]}?" if close else f"choose among {', '.join(self.class_names)}"
                 raise UserError(f"data.leave_out: there is no class {name}; {hint}")
         out = [self.class_names.index(name) for name in self.leave_out]
-        label = self.store.label
+        label = self.label
         return np.asarray(np.isin(label, out) if label.ndim == 1 else (label[:, out] == 1).any(axis=1))

@@ -5,7 +5,6 @@ thresholds, ensembles, intervals, cost and comparisons are functions of this tab
 needs the model, the data or a GPU.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,19 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wafer_lab.errors import UserError
-from wafer_lab.files import replacing
+from wafer_lab.evaluation.parquet import TableFile, fixed_lists, strings, to_matrix
 
 TargetKind = Literal["multiclass", "multilabel"]
 
-_KEY = b"wafer_lab.predictions"
-_VERSION = 1
-_MAGIC = b"PAR1"
+_FILE = TableFile("predictions table", "predictions.parquet", 1)
 _COLUMNS = ("index", "split", "view", "target", "logits", "lot", "knn_distance")
-_HINT = "name the predictions.parquet that a run left in its folder"
 
 
 @dataclass(frozen=True)
@@ -175,35 +170,27 @@ class Predictions:
         Raises:
             UserError: a logit is not finite, or the folder cannot be written.
         """
-        path = Path(path)
         _check_finite(self.logits, "these predictions")
-        try:
-            with replacing(path) as beside:
-                pq.write_table(self._to_arrow(), beside, compression="zstd", write_page_checksum=True)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error}; free space or use another folder") from error
-        return path
+        facts = {name: getattr(self, name) for name in ("target_kind", "split_digest", "data_fingerprint")}
+        return _FILE.write(Path(path), self._to_arrow(), {"class_names": list(self.class_names), **facts})
 
     def _to_arrow(self) -> pa.Table:
-        classes = self.num_classes
-        facts = {name: getattr(self, name) for name in ("target_kind", "split_digest", "data_fingerprint")}
-        meta = {"version": _VERSION, "class_names": list(self.class_names), **facts}
         if self.target_kind == "multiclass":
             target = pa.array(self.target.astype(np.int64))
         else:
-            target = _fixed_lists(self.target.astype(np.int8), pa.int8(), classes)
+            target = fixed_lists(self.target.astype(np.int8), pa.int8())
         columns: dict[str, Any] = {
             "index": pa.array(self.index.astype(np.int64)),
             "split": pa.array(self.split.tolist(), pa.string()),
             "view": pa.array(self.view.astype(np.int8)),
             "target": target,
-            "logits": _fixed_lists(self.logits.astype(np.float32), pa.float32(), classes),
+            "logits": fixed_lists(self.logits.astype(np.float32), pa.float32()),
         }
         if self.lot is not None:
             columns["lot"] = pa.array(self.lot.tolist(), pa.string()).dictionary_encode()
         if self.knn_distance is not None:
             columns["knn_distance"] = pa.array(self.knn_distance.astype(np.float32))
-        return pa.table(columns).replace_schema_metadata({_KEY: json.dumps(meta).encode()})
+        return pa.table(columns)
 
     @classmethod
     def read(cls, path: Path | str) -> "Predictions":
@@ -213,75 +200,27 @@ class Predictions:
             UserError: the file is missing, incomplete, not a predictions table, of a newer version, or holds
                 logits that are not finite.
         """
-        path = Path(path)
-        table = _read_parquet(path)
-        try:
-            predictions = cls._from_arrow(table, path)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _damaged(path) from error
+        predictions = _FILE.read(Path(path), cls._from_arrow)
         _check_finite(predictions.logits, str(path))
         return predictions
 
     @classmethod
-    def _from_arrow(cls, table: pa.Table, path: Path) -> "Predictions":
-        meta = json.loads((table.schema.metadata or {}).get(_KEY, b"null"))
-        if meta is None:
-            raise UserError(f"{path} is not a predictions table; {_HINT}")
-        if meta["version"] > _VERSION:
-            raise UserError(f"{path} was written by a newer wafer_lab; update this one to read it")
+    def _from_arrow(cls, table: pa.Table, meta: dict[str, Any]) -> "Predictions":
         classes = len(meta["class_names"])
         multiclass = meta["target_kind"] == "multiclass"
         return cls(
             index=table["index"].to_numpy(),
-            split=_strings(table["split"]),
+            split=strings(table["split"]),
             view=table["view"].to_numpy(),
-            target=table["target"].to_numpy() if multiclass else _to_matrix(table["target"], classes),
-            logits=_to_matrix(table["logits"], classes),
+            target=table["target"].to_numpy() if multiclass else to_matrix(table["target"], classes),
+            logits=to_matrix(table["logits"], classes),
             class_names=tuple(meta["class_names"]),
             target_kind=meta["target_kind"],
             split_digest=meta["split_digest"],
             data_fingerprint=meta["data_fingerprint"],
-            lot=_strings(table["lot"]) if "lot" in table.column_names else None,
+            lot=strings(table["lot"]) if "lot" in table.column_names else None,
             knn_distance=table["knn_distance"].to_numpy() if "knn_distance" in table.column_names else None,
         )
-
-
-def _strings(column: pa.ChunkedArray) -> NDArray[np.str_]:
-    """Decoded through a dictionary: a few distinct strings, then one numpy gather."""
-    plain = column.cast(pa.string()).combine_chunks().dictionary_encode()
-    names = np.array(plain.dictionary.to_pylist() or [""], dtype=np.str_)
-    return np.asarray(names[plain.indices.to_numpy()])
-
-
-def _fixed_lists(matrix: NDArray[Any], kind: pa.DataType, width: int) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1), kind), width)
-
-
-def _to_matrix(column: pa.ChunkedArray, width: int) -> NDArray[Any]:
-    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    flat = np.concatenate(chunks) if chunks else np.empty(0, column.type.value_type.to_pandas_dtype())
-    return flat.reshape(-1, width)
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    if not path.is_file():
-        raise UserError(f"there is no predictions table at {path}; {_HINT}")
-    with path.open("rb") as file:
-        head = file.read(len(_MAGIC))
-        file.seek(max(0, path.stat().st_size - len(_MAGIC)))
-        tail = file.read()
-    if head != _MAGIC:
-        raise UserError(f"{path} is not a predictions table, nor any Parquet file; {_HINT}")
-    if tail != _MAGIC:
-        raise _damaged(path)
-    try:
-        return pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path) from error
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is cut short or damaged; copy it again, or train again to make it anew")
 
 
 def _check_finite(logits: NDArray[np.float32], where: str) -> None:

@@ -1,1 +1,1 @@
-"""Losses on logits: pure functions in `functional`, thin modules over them in `modules`."""
+"""Losses on logits: pure functions in `functional` and `segmentation`, thin modules over them."""

@@ -1,12 +1,13 @@
 """Classification losses as pure functions of float32 (or float64) logits; each returns a scalar.
 
 Shapes: logits (B, C). A multi-class target is int64 (B,), or float (B, C) with rows that sum to 1 (mixup). A
-multi-label target is float (B, C) in [0, 1].
+multi-label target is float (B, C) in [0, 1]; the binary losses also take logits and masks of any further
+dimensions, (B, C, H, W). There an element whose target is negative is not known and counts nothing.
 
 Means. Multi-class: the weighted sum over samples divided by the sum of the weights, as
 `torch.nn.CrossEntropyLoss` does for hard targets (for soft ones torch divides by B; here a one-hot soft
-target gives the hard target's loss). Multi-label: the mean over all B * C elements, as
-`torch.nn.BCEWithLogitsLoss`, `pos_weight` not in the divisor.
+target gives the hard target's loss). Multi-label and masks: the mean over all elements that count (0 where
+none does), as `torch.nn.BCEWithLogitsLoss`, `pos_weight` not in the divisor.
 """
 
 import torch
@@ -104,15 +105,16 @@ def binary_cross_entropy(logits: Tensor, target: Tensor, pos_weight: Tensor | No
     """Sigmoid cross-entropy of every label.
 
     Args:
-        logits: (B, C).
-        target: float (B, C).
+        logits: (B, C, ...).
+        target: float (B, C, ...).
         pos_weight: (C,) weight of positives, or None.
 
     Returns:
         Scalar, the mean over elements.
     """
-    weights = None if pos_weight is None else pos_weight.to(logits)
-    return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weights)
+    weights = None if pos_weight is None else per_class(pos_weight, logits)
+    losses = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weights, reduction="none")
+    return _mean(losses, target)
 
 
 def sigmoid_focal(
@@ -127,8 +129,8 @@ def sigmoid_focal(
     Source: Lin et al., ICCV 2017, equations 4 (alpha None) and 5.
 
     Args:
-        logits: (B, C).
-        target: float (B, C).
+        logits: (B, C, ...).
+        target: float (B, C, ...).
         gamma: focusing, >= 0; 0 is binary cross-entropy.
         alpha: weight of positives, 1 - alpha that of negatives, in [0, 1]; None weighs neither.
         pos_weight: (C,) weight of positives, or None.
@@ -156,8 +158,8 @@ def asymmetric(
     The authors sum over elements; this is the mean, so that learning rates carry over from the other losses.
 
     Args:
-        logits: (B, C).
-        target: float (B, C).
+        logits: (B, C, ...).
+        target: float (B, C, ...).
         gamma_neg: focusing of negatives, >= 0.
         gamma_pos: focusing of positives, >= 0.
         clip: probability below which a negative counts nothing, in [0, 1).
@@ -171,7 +173,7 @@ def asymmetric(
 
 
 def _binary_terms(logits: Tensor, gamma_pos: float, gamma_neg: float, clip: float) -> tuple[Tensor, Tensor]:
-    """Losses (B, C) that every element would have as a positive and as a negative."""
+    """Losses (B, C, ...) that every element would have as a positive and as a negative."""
     p, not_p = torch.sigmoid(logits), torch.sigmoid(-logits)
     log_not_p = F.logsigmoid(-logits) if clip == 0 else torch.log((not_p + clip).clamp(max=1))
     return -_power(not_p, gamma_pos) * F.logsigmoid(logits), -_power(p - clip, gamma_neg) * log_not_p
@@ -179,8 +181,19 @@ def _binary_terms(logits: Tensor, gamma_pos: float, gamma_neg: float, clip: floa
 
 def _binary_mean(positive: Tensor, negative: Tensor, target: Tensor, pos_weight: Tensor | None) -> Tensor:
     if pos_weight is not None:
-        positive = positive * pos_weight.to(positive)
-    return (target * positive + (1 - target) * negative).mean()
+        positive = positive * per_class(pos_weight, positive)
+    return _mean(torch.lerp(negative, positive, target), target)
+
+
+def _mean(losses: Tensor, target: Tensor) -> Tensor:
+    """The mean over the elements that are known."""
+    known = target >= 0
+    return torch.where(known, losses, 0).sum() / known.sum().clamp(min=1)
+
+
+def per_class(weights: Tensor, like: Tensor) -> Tensor:
+    """Shape (C,) weights to be multiplied with (B, C, ...), in its type."""
+    return weights.to(like).reshape(-1, *[1] * (like.ndim - 2))
 
 
 def _power(base: Tensor, gamma: float) -> Tensor:

@@ -1,8 +1,8 @@
 """Losses as modules: hyper-parameters come from conf/loss/, the class statistics from the training labels.
 
-To add a loss: a subclass of `ClassificationLoss` here and one YAML file named as its `option`. `targets` must
-stay a literal tuple and the constructor's annotations plain types, because the config is checked from the
-source alone, before torch is imported.
+To add a loss: a subclass of `Loss` here, or in `segmentation` if it is for masks alone, and one YAML file named as its
+`option`. `targets` must stay a literal tuple and the constructor's annotations plain types, because the config is
+checked from the source alone, before torch is imported.
 """
 
 from typing import ClassVar
@@ -14,7 +14,7 @@ from wafer_lab.errors import UserError
 from wafer_lab.losses import functional
 
 
-class ClassificationLoss(nn.Module):
+class Loss(nn.Module):
     """What every loss shares: the check of its target, full precision, and the logit adjustment.
 
     `log_prior` is added to the logits in training mode only: in evaluation mode the loss is that of the
@@ -22,9 +22,10 @@ class ClassificationLoss(nn.Module):
     checkpoints.
 
     Args:
-        target: "multiclass" or "multilabel".
-        class_weights: (C,) class weights, or for multi-label the weights of positives; None for none.
-        log_prior: (C,) offset of the training logits, tau included; None for none.
+        target: "multiclass", "multilabel" or "mask".
+        class_weights: (C,) class weights, or for multi-label and masks the weights of positives; None for none.
+        log_prior: (C,) offset of the training logits, tau included; None for none. Not for masks: it is a prior of
+            whole images.
 
     Subclasses also take `class_counts`, the (C,) training samples of each class, whether they need it or not.
 
@@ -41,6 +42,8 @@ class ClassificationLoss(nn.Module):
         super().__init__()
         if target not in self.targets:
             raise UserError(_unsupported(self.option, self.targets, target))
+        if target == "mask" and log_prior is not None:
+            raise UserError("logit adjustment is for whole wafers, but data.target is mask; set imbalance.tau=0")
         self.target = target
         self.register_buffer("class_weights", _statistic(class_weights), persistent=False)
         self.register_buffer("log_prior", _statistic(log_prior), persistent=False)
@@ -49,9 +52,9 @@ class ClassificationLoss(nn.Module):
         """Return the scalar loss, in float32 (float64 for float64 logits) whatever the autocast.
 
         Args:
-            logits: (B, C), any float type.
+            logits: (B, C), for masks (B, C, H, W), any float type.
             target: multi-class: integers (B,), or where the loss allows soft targets floats (B, C).
-                Multi-label: (B, C) of 0/1, any type.
+                Multi-label and masks: the shape of the logits, of 0/1, any type; negative elements count nothing.
 
         Raises:
             ValueError: the target's shape does not fit the logits.
@@ -68,23 +71,23 @@ class ClassificationLoss(nn.Module):
         return self.loss(logits, target.long() if hard else target.to(logits))
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the scalar loss of adjusted float logits; `target` is int64 (B,) or float (B, C)."""
+        """Return the scalar loss of adjusted float logits; `target` is int64 (B,) or float, shaped as they are."""
         raise NotImplementedError
 
 
-class CrossEntropyLoss(ClassificationLoss):
-    """Cross-entropy: softmax for multi-class, hard or soft; sigmoid per label for multi-label.
+class CrossEntropyLoss(Loss):
+    """Cross-entropy: softmax for multi-class, hard or soft; sigmoid per label, or per pixel of every mask.
 
     Args:
-        target: "multiclass" or "multilabel".
+        target: "multiclass", "multilabel" or "mask".
         label_smoothing: share of the target spread evenly over the classes, or over yes and no, in [0, 1].
-        class_weights: see `ClassificationLoss`.
-        log_prior: see `ClassificationLoss`.
+        class_weights: see `Loss`.
+        log_prior: see `Loss`.
         class_counts: not needed.
     """
 
     option = "cross_entropy"
-    targets = ("multiclass", "multilabel")
+    targets = ("multiclass", "multilabel", "mask")
 
     def __init__(
         self,
@@ -96,30 +99,32 @@ class CrossEntropyLoss(ClassificationLoss):
         class_counts: Tensor | None = None,
     ) -> None:
         super().__init__(target, class_weights, log_prior)
-        self.label_smoothing = _in_range("label_smoothing", label_smoothing, 0, 1)
+        self.label_smoothing = in_range("label_smoothing", label_smoothing, 0, 1)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """See `functional.cross_entropy` and `functional.binary_cross_entropy`."""
-        if self.target == "multilabel":
+        if self.target == "multiclass":
+            return functional.cross_entropy(logits, target, self.class_weights, self.label_smoothing)
+        if self.label_smoothing:
             smooth = target * (1 - self.label_smoothing) + self.label_smoothing / 2
-            return functional.binary_cross_entropy(logits, smooth, self.class_weights)
-        return functional.cross_entropy(logits, target, self.class_weights, self.label_smoothing)
+            target = torch.where(target < 0, target, smooth)
+        return functional.binary_cross_entropy(logits, target, self.class_weights)
 
 
-class FocalLoss(ClassificationLoss):
-    """Focal loss (Lin et al., ICCV 2017): softmax for multi-class, hard or soft; sigmoid for multi-label.
+class FocalLoss(Loss):
+    """Focal loss (Lin et al., ICCV 2017): softmax for multi-class, hard or soft; sigmoid for labels and masks.
 
     Args:
-        target: "multiclass" or "multilabel".
+        target: "multiclass", "multilabel" or "mask".
         gamma: focusing, >= 0; 0 is cross-entropy.
-        alpha: multi-label only: weight of positives, 1 - alpha that of negatives, in [0, 1].
-        class_weights: see `ClassificationLoss`.
-        log_prior: see `ClassificationLoss`.
+        alpha: multi-label and masks only: weight of positives, 1 - alpha that of negatives, in [0, 1].
+        class_weights: see `Loss`.
+        log_prior: see `Loss`.
         class_counts: not needed.
     """
 
     option = "focal"
-    targets = ("multiclass", "multilabel")
+    targets = ("multiclass", "multilabel", "mask")
 
     def __init__(
         self,
@@ -132,8 +137,8 @@ class FocalLoss(ClassificationLoss):
         class_counts: Tensor | None = None,
     ) -> None:
         super().__init__(target, class_weights, log_prior)
-        self.gamma = _in_range("gamma", gamma, 0)
-        self.alpha = None if alpha is None else _in_range("alpha", alpha, 0, 1)
+        self.gamma = in_range("gamma", gamma, 0)
+        self.alpha = None if alpha is None else in_range("alpha", alpha, 0, 1)
         if target == "multiclass" and alpha is not None:
             raise UserError(
                 "loss.alpha weighs positives against negatives and means nothing for a multiclass target; "
@@ -147,7 +152,7 @@ class FocalLoss(ClassificationLoss):
         return functional.sigmoid_focal(logits, target, self.gamma, self.alpha, self.class_weights)
 
 
-class LDAMLoss(ClassificationLoss):
+class LDAMLoss(Loss):
     """Label-distribution-aware margin loss (Cao et al., NeurIPS 2019); hard targets only.
 
     The paper's scale of 30 belongs to its cosine classifier, whose logits lie in [-1, 1]. A linear head's
@@ -157,8 +162,8 @@ class LDAMLoss(ClassificationLoss):
         target: "multiclass".
         max_m: margin of the rarest class, in logits, >= 0.
         s: scale of the logits, > 0.
-        class_weights: see `ClassificationLoss`.
-        log_prior: see `ClassificationLoss`.
+        class_weights: see `Loss`.
+        log_prior: see `Loss`.
         class_counts: (C,) training samples of each class; required.
     """
 
@@ -179,10 +184,10 @@ class LDAMLoss(ClassificationLoss):
         super().__init__(target, class_weights, log_prior)
         if class_counts is None:
             raise UserError("loss=ldam sets its margins from the training class counts; pass class_counts")
-        self.s = _in_range("s", s, 0)
+        self.s = in_range("s", s, 0)
         if self.s == 0:
             raise UserError("loss.s is 0, which makes every loss equal; give a positive number, usually 1")
-        margins = functional.ldam_margins(torch.as_tensor(class_counts), _in_range("max_m", max_m, 0))
+        margins = functional.ldam_margins(torch.as_tensor(class_counts), in_range("max_m", max_m, 0))
         self.register_buffer("margins", margins, persistent=False)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -192,21 +197,21 @@ class LDAMLoss(ClassificationLoss):
         return functional.ldam(logits, target, self.margins, self.s, self.class_weights)
 
 
-class BCELoss(ClassificationLoss):
-    """Binary cross-entropy of every label.
+class BCELoss(Loss):
+    """Binary cross-entropy of every label, or of every pixel of every mask.
 
     Multi-class is refused: one sigmoid per class learns log odds, whose softmax, which everything downstream
     takes for the probability, is over-confident.
 
     Args:
-        target: "multilabel".
-        class_weights: see `ClassificationLoss`.
-        log_prior: see `ClassificationLoss`.
+        target: "multilabel" or "mask".
+        class_weights: see `Loss`.
+        log_prior: see `Loss`.
         class_counts: not needed.
     """
 
     option = "bce"
-    targets = ("multilabel",)
+    targets = ("multilabel", "mask")
 
     def __init__(
         self,
@@ -223,24 +228,24 @@ class BCELoss(ClassificationLoss):
         return functional.binary_cross_entropy(logits, target, self.class_weights)
 
 
-class AsymmetricLoss(ClassificationLoss):
+class AsymmetricLoss(Loss):
     """Asymmetric loss (Ben-Baruch et al., ICCV 2021).
 
     Multi-class is refused: the authors' single-label form is the focal loss with gamma_pos, since its
     gamma_neg acts only through label smoothing.
 
     Args:
-        target: "multilabel".
+        target: "multilabel" or "mask".
         gamma_neg: focusing of negatives, >= 0.
         gamma_pos: focusing of positives, >= 0.
         clip: probability below which a negative counts nothing, in [0, 1).
-        class_weights: see `ClassificationLoss`.
-        log_prior: see `ClassificationLoss`.
+        class_weights: see `Loss`.
+        log_prior: see `Loss`.
         class_counts: not needed.
     """
 
     option = "asymmetric"
-    targets = ("multilabel",)
+    targets = ("multilabel", "mask")
 
     def __init__(
         self,
@@ -254,9 +259,9 @@ class AsymmetricLoss(ClassificationLoss):
         class_counts: Tensor | None = None,
     ) -> None:
         super().__init__(target, class_weights, log_prior)
-        self.gamma_neg = _in_range("gamma_neg", gamma_neg, 0)
-        self.gamma_pos = _in_range("gamma_pos", gamma_pos, 0)
-        self.clip = _in_range("clip", clip, 0, 1)
+        self.gamma_neg = in_range("gamma_neg", gamma_neg, 0)
+        self.gamma_pos = in_range("gamma_pos", gamma_pos, 0)
+        self.clip = in_range("clip", clip, 0, 1)
         if self.clip == 1:
             raise UserError("loss.clip is 1, which drops every negative; give a number below 1, usually 0.05")
 
@@ -269,7 +274,12 @@ def _statistic(values: Tensor | None) -> Tensor | None:
     return None if values is None else torch.as_tensor(values, dtype=torch.float32)
 
 
-def _in_range(key: str, value: float, low: float, high: float = float("inf")) -> float:
+def in_range(key: str, value: float, low: float, high: float = float("inf")) -> float:
+    """A hyper-parameter as a float.
+
+    Raises:
+        UserError: it is not from `low` to `high`, or not finite.
+    """
     if not (low <= value <= high and value < float("inf")):
         wanted = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
         raise UserError(f"loss.{key} is {value}; give a number {wanted}")
@@ -277,6 +287,6 @@ def _in_range(key: str, value: float, low: float, high: float = float("inf")) ->
 
 
 def _unsupported(option: str, targets: tuple[str, ...], target: str) -> str:
-    others = [loss.option for loss in ClassificationLoss.__subclasses__() if target in loss.targets]
+    others = [loss.option for loss in Loss.__subclasses__() if target in loss.targets]
     advice = f"choose {' or '.join(f'loss={name}' for name in others)}" if others else "choose another data set"
     return f"loss={option} is for {' and '.join(targets)} targets, but data.target is {target!r}; {advice}"

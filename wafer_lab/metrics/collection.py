@@ -9,6 +9,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
+from wafer_lab.metrics.masks import MaskCounts, mask_scores
 from wafer_lab.metrics.scores import MultilabelCounts, Scores, multiclass_scores, multilabel_scores
 
 # Half-precision softmax and means over views can pass 1 by a rounding error.
@@ -169,6 +170,60 @@ class RankingScores(Metric):
             means["average_precision_macro"].append(float(precision))
         scores |= {key: np.asarray(np.mean(values or [0.0])) for key, values in means.items()}
         return _tensors(scores, device)
+
+
+class MaskScores(Metric):
+    """`mask_scores` of the pixels whose probability reaches the threshold, pooled over all updates.
+
+    Args:
+        class_names: K names.
+        threshold: in [0, 1].
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, class_names: Sequence[str], threshold: float = 0.5) -> None:
+        super().__init__()
+        self.class_names = tuple(class_names)
+        self.threshold = threshold
+        # intersection, predicted, true
+        self.add_state("counts", torch.zeros(3, len(self.class_names), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, probabilities: Tensor, target: Tensor) -> None:
+        """Count a batch of (B, K, H, W) probabilities and masks of 0/1, negative where not known."""
+        _check_probabilities(probabilities)
+        self.counts += mask_counts(probabilities >= self.threshold, target).sum(1)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return scalar tensors under the keys of `mask_scores`."""
+        counts = MaskCounts(*self.counts.cpu().numpy())
+        return _tensors(mask_scores(counts, self.class_names), self.counts.device)
+
+
+def mask_metrics(class_names: Sequence[str]) -> MetricCollection:
+    """Build the metrics of a segmentation task; feed them (probabilities, target), (B, K, H, W) each.
+
+    `compute()` returns a flat dict of scalar tensors under the keys of `mask_scores`; `clone(prefix="val/")` gives
+    them a prefix.
+    """
+    return MetricCollection([MaskScores(class_names)], compute_groups=False)
+
+
+def mask_counts(called: Tensor, target: Tensor) -> Tensor:
+    """Count the pixels of masks, each wafer by itself; `MaskCounts(*counts)` for the scores.
+
+    Args:
+        called: (B, K, H, W) bool, what is predicted.
+        target: (B, K, H, W) of 0/1; negative where not known, which counts nothing.
+
+    Returns:
+        (3, B, K) int64: intersection, predicted, true.
+    """
+    true, found = target > 0, called & (target >= 0)
+    return torch.stack([mask.sum((2, 3)) for mask in (true & found, found, true)])
 
 
 def _check_probabilities(probabilities: Tensor) -> None:

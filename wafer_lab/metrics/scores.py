@@ -10,6 +10,7 @@ the truth. So a class that a small test set lacks does not lower the score.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -42,20 +43,30 @@ def normal_classes(class_names: Sequence[str], normal: Sequence[str] | None = No
 
     Args:
         class_names: C names.
-        normal: those that are no defect; None: the one called none, where there is one.
+        normal: names or patterns such as `clean*`, in any case, of those that are no defect; None: the one called
+            none, where there is one.
 
     Returns:
         (C,) bool.
 
     Raises:
-        UserError: a name is not one of the classes.
+        UserError: a name or pattern is of none of the classes.
     """
-    unknown = [name for name in normal or () if name not in class_names]
-    if unknown:
+    found = {entry: _named(entry, class_names) for entry in ([NONE] if normal is None else normal)}
+    unknown = [entry for entry, named in found.items() if not any(named)]
+    if normal is not None and unknown:
         raise UserError(
             f"normal names {', '.join(unknown)}, which is no class here; choose from {', '.join(class_names)}"
         )
-    return np.isin(np.asarray(class_names), [NONE] if normal is None else list(normal))
+    named = np.array(list(found.values()), dtype=bool).reshape(-1, len(class_names))
+    return np.asarray(named.any(axis=0))
+
+
+def _named(entry: str, class_names: Sequence[str]) -> list[bool]:
+    """Which classes a name or pattern is of; a class of exactly that name is the only one."""
+    if entry in class_names:
+        return [name == entry for name in class_names]
+    return [fnmatchcase(name.lower(), str(entry).lower()) for name in class_names]
 
 
 def escapes_and_false_alarms(

@@ -15,15 +15,27 @@ from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.errors import UserError
 from wafer_lab.imbalance.strategy import Imbalance, class_counts
 from wafer_lab.models.classifier import Classifier
+from wafer_lab.models.segmenter import Segmenter, map_features
+from wafer_lab.models.weights import load_weights
 from wafer_lab.tasks.base import Task
 from wafer_lab.tasks.checkpointing import AtomicCheckpointIO
 from wafer_lab.tasks.progress import Progress
 
+PIXEL_HEAD = "wafer_lab.models.heads.PixelHead"
+_PROBE = 64  # pixels; side of a canvas that every encoder takes which is not built for one size
+
 
 def build_network(config: Any) -> nn.Module:
-    """The untrained network of a config: its encoder under its head."""
+    """The untrained network of a config: its encoder under its head, which says whether wafers or pixels are classed.
+
+    Raises:
+        UserError: The head is for pixels, and the encoder has no feature map.
+    """
     encoder = build(config.model)
-    return Classifier(encoder, build(config.head, in_features=encoder.num_features))
+    if config.head.get("_target_") != PIXEL_HEAD:
+        return Classifier(encoder, build(config.head, in_features=encoder.num_features))
+    width = map_features(encoder, config.model.in_channels, config.model.get("img_size", _PROBE))
+    return Segmenter(encoder, build(config.head, in_features=width))
 
 
 def build_task(cfg: DictConfig, config: dict[str, Any], datamodule: WaferDataModule) -> Task:
@@ -38,13 +50,13 @@ def build_task(cfg: DictConfig, config: dict[str, Any], datamodule: WaferDataMod
         The task.
     """
     labels = datamodule.labels("train")
-    counts = class_counts(labels, datamodule.num_classes, datamodule.target)
+    counts = class_counts(labels, datamodule.num_classes, datamodule.label_kind)
     imbalance: Imbalance = build(cfg.imbalance)
-    datamodule.sample_weights = imbalance.sample_weights_for(labels, datamodule.target)
+    datamodule.sample_weights = imbalance.sample_weights_for(labels, datamodule.label_kind)
     loss = build(
         cfg.loss,
-        class_weights=_tensor(imbalance.class_weights_for(counts, len(labels), datamodule.target)),
-        log_prior=_tensor(imbalance.log_prior_for(counts, len(labels), datamodule.target)),
+        class_weights=_tensor(imbalance.class_weights_for(counts, len(labels), datamodule.label_kind)),
+        log_prior=_tensor(imbalance.log_prior_for(counts, len(labels), datamodule.label_kind)),
         class_counts=_tensor(counts),
     )
     record = {
@@ -54,19 +66,38 @@ def build_task(cfg: DictConfig, config: dict[str, Any], datamodule: WaferDataMod
         "data_fingerprint": datamodule.fingerprint,
         "version": wafer_lab.__version__,
     }
+    network = build_network(cfg)
+    if cfg.weights and not cfg.ckpt_path:  # a checkpoint has its own
+        _pretrain(network.encoder, cfg, datamodule)
     task: Task = build(
         cfg.task,
-        network=build_network(cfg),
+        network=network,
         loss=loss,
         class_names=datamodule.class_names,
         optimizer=build(cfg.optimizer),
         scheduler=build(cfg.scheduler) if cfg.scheduler else None,
+        finetune=build(cfg.finetune),
         record=record,
     )
     if cfg.task.monitor not in (names := task.monitors()):
         close = difflib.get_close_matches(cfg.task.monitor, names, n=3)
         raise UserError(f"task.monitor: there is no {cfg.task.monitor}; choose {', '.join(close or names[:8])}")
     return task
+
+
+def _pretrain(encoder: Any, cfg: DictConfig, datamodule: WaferDataModule) -> None:
+    """Load `weights`, say so, and say what the weights may know of the test wafers."""
+    loaded = load_weights(encoder, cfg.weights)
+    print(loaded)
+    if loaded.initial and cfg.finetune.mode == "linear_probe":
+        raise UserError(
+            f"{cfg.weights} lacks {', '.join(loaded.initial[:3])}, ..., and finetune=linear_probe would leave them "
+            "random; use finetune=frozen, which trains them with the head, or a model without them"
+        )
+    data, split = (loaded.record.get(key) for key in ("data_fingerprint", "split_digest"))
+    if data == datamodule.fingerprint and split != datamodule.split_digest:
+        why = "was trained on another split of these data, and may have seen the test wafers"
+        print(f"warning: {cfg.weights} {why}")
 
 
 def build_trainer(cfg: DictConfig, logger: Any) -> tuple[pl.Trainer, dict[str, Any]]:

@@ -1,23 +1,27 @@
 """Reading checkpoints: nothing in them is run, and what does not fit is said in one line."""
 
-import pickle
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from omegaconf import OmegaConf
 from torch import nn
 
 from wafer_lab import models
 from wafer_lab.config.build import check_plain, check_targets
 from wafer_lab.errors import UserError
+from wafer_lab.evaluation.predictions import TargetKind
 from wafer_lab.evaluation.predictor.predictor import Predictor
+from wafer_lab.models.weights import read_pickle
+from wafer_lab.tasks.finetune import Finetune
 from wafer_lab.workflows.assemble import build_network
 from wafer_lab.workflows.finished import PREDICTOR
 
 # What may not change when a run goes on.
 RESUMED_GROUPS = ("task", "head", "model", "loss", "imbalance", "optimizer", "scheduler")
+# Settings of data that older runs lack, as what they did.
+_SINCE = {"encoding": "grey", "group": "exact"}
 RESUMED_TRAINER = ("precision", "gradient_clip_val", "accumulate_grad_batches")
 
 
@@ -54,17 +58,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is a run's folder; name the checkpoint to go on from: {last}")
     if not path.is_file():
         raise UserError(f"there is no checkpoint at {path}; a run leaves them in its folder under checkpoints/")
-    try:
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path} holds more than weights and plain values, or is not a checkpoint; it was not loaded, "
-            "because loading it could run code. Use a checkpoint that train.py wrote"
-        ) from None
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged or not a checkpoint ({str(error).partition(chr(10))[0] or type(error).__name__})"
-        ) from None
+    checkpoint = read_pickle(path)
     record = checkpoint.get("wafer_lab") if isinstance(checkpoint, dict) else None
     if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
         raise UserError(f"{path} is not a wafer_lab checkpoint; use one that train.py wrote")
@@ -120,7 +114,8 @@ def _without_files(node: Any) -> Any:
 
 
 def _predictor(file: Path, record: dict[str, Any]) -> Predictor:
-    names, kind = record["class_names"], record["config"]["data"]["target"]
+    names, target = record["class_names"], record["config"]["data"]["target"]
+    kind: TargetKind = "multiclass" if target == "multiclass" else "multilabel"
     if not file.is_file():
         return Predictor.plain(names, kind)
     predictor = Predictor.read(file)
@@ -182,12 +177,14 @@ def _names(record: dict[str, Any]) -> str:
 def _decisive(config: dict[str, Any]) -> dict[str, Any]:
     """Every setting that decides the weights, by its dotted path."""
     groups = {group: config[group] for group in RESUMED_GROUPS}
-    free = ("path", "cache", "num_workers", "views")
-    groups["data"] = {k: v for k, v in config["data"].items() if k not in free and v != []}
+    tuned = asdict(Finetune()) | (config.get("finetune") or {})  # older runs lack it
+    groups |= {"weights": config.get("weights"), "finetune": {k: v for k, v in tuned.items() if k != "_target_"}}
+    free = ("path", "cache", "num_workers", "views", "external", "external_classes")
+    groups["data"] = {k: v for k, v in (_SINCE | config["data"]).items() if k not in free}
     # A schedule spans the whole run; without one a run may be made longer.
     kept = (*RESUMED_TRAINER, "max_epochs") if config["scheduler"] else RESUMED_TRAINER
     groups["trainer"] = {k: config["trainer"].get(k) for k in kept}
-    return dict(_flat(groups, ""))
+    return {path: value for path, value in _flat(groups, "") if value not in ([], None)}  # older runs lack what is off
 
 
 def _flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:

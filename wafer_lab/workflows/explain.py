@@ -83,7 +83,11 @@ def explain_run(
     out = run / "explanations" if out is None else out
     loaded = load_task(run)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    assert isinstance(loaded.network, Classifier)
+    if not isinstance(loaded.network, Classifier):
+        raise UserError(
+            f"{run} draws masks, which show themselves where it looks; wafer-lab predict {run} INPUT --out masks.json "
+            "writes them"
+        )
     network = loaded.network.to(device)
     material = run_wafers(run, loaded) if data == "test" else simulated_wafers(loaded, network, device, wafers)
     pairs = chosen_pairs(material, label)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from wafer_lab.config.build import build, resolved
 from wafer_lab.data.datamodule import WaferDataModule
+from wafer_lab.evaluation.external import judge_external
 from wafer_lab.evaluation.judgement import check_settings, judge_predictions
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
@@ -16,6 +17,8 @@ from wafer_lab.evaluation.settings import Evaluation
 from wafer_lab.workflows import outcome, run_files
 from wafer_lab.workflows.assemble import build_task, build_trainer
 from wafer_lab.workflows.checkpoint import check_resumable, read_checkpoint, restore
+from wafer_lab.workflows.external import external_set, external_test
+from wafer_lab.workflows.masks import judge_counted, mask_counter
 from wafer_lab.workflows.novelty import knn_column
 from wafer_lab.workflows.outcome import Gallery
 from wafer_lab.workflows.predict import predict_split
@@ -59,8 +62,9 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
     config = resolved(cfg)
     datamodule: WaferDataModule = build(cfg.data)
     datamodule.setup()
+    elsewhere = external_set(datamodule)
     settings: Evaluation = build(cfg.evaluation)
-    check_settings(settings, datamodule.class_names, datamodule.store.header.target, datamodule.views)
+    check_settings(settings, datamodule.class_names, datamodule.label_kind, datamodule.views)
     task = build_task(cfg, config, datamodule)
     earlier = check_resumable(cfg.ckpt_path, task.record) if cfg.ckpt_path else {}
     tracker = build(cfg.tracking)
@@ -82,12 +86,16 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
         restore(task.network, read_checkpoint(best), best)
         parts = ("val", "test", "unknown") if len(datamodule.split.unknown) else ("val", "test")
         distances = knn_column(task.network, datamodule, parts, device) if "unknown" in parts else None
-        predictions = predict_split(task.network, datamodule, parts, device, distances)
+        counter = mask_counter(datamodule)
+        predictions = predict_split(task.network, datamodule, parts, device, distances, counter)
         predictions.write(run_dir / "predictions.parquet")
         made |= {"duration": f"{(time.monotonic() - started) / 60:.1f} minutes", **run_files.tags(datamodule)}
+        made |= {"weights": str(cfg.weights), "finetune": cfg.finetune.mode} if cfg.weights else {}
         made |= callbacks["history"].best(cfg.task.mode) | ({"run_id": tracked.id} if tracked.id else {})
         outcome.write_facts(run_dir, made)
-        judgement = judge_predictions(predictions, settings, alternatives=not nested)
+        external = external_test(task.network, datamodule, elsewhere, device, run_dir)
+        judgement = judge_external(judge_predictions(predictions, settings, alternatives=not nested), external)
+        judgement = judge_counted(judgement, counter, task.network, run_dir, cfg.figures)
         outcome.write(run_dir, judgement, config, Gallery.of(datamodule.store))
         outcome.publish(run_dir, judgement, tracked)
         scores = judgement.scores

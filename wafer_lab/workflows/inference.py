@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wafer_lab.data.canvas import Maps, encode, render, turn
-from wafer_lab.data.images import canvas, scale
+from wafer_lab.data.images import canvas, image_encoding, scale
 from wafer_lab.data.rows import Rows, Source
 from wafer_lab.data.store import Store
 from wafer_lab.data.views import VIEWS
@@ -19,6 +19,7 @@ from wafer_lab.errors import UserError
 from wafer_lab.evaluation.predictor.predictor import Predictor
 from wafer_lab.files import replacing
 from wafer_lab.workflows.checkpoint import Loaded
+from wafer_lab.workflows.predict import class_logits
 
 BATCH = 256
 
@@ -42,18 +43,14 @@ def predict_source(
         UserError: The source does not fit the network, or `out` cannot be written. No partial file is left.
     """
     config = loaded.config.data
-    kind = "images" if str(config._target_).endswith("ImageDataModule") else "maps"
-    found = source.header.kind if isinstance(source, Store) else source.kind
-    if found != kind:
-        raise UserError(f"the model was trained on {kind}, and this input holds {found}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network, views = loaded.network.to(device), VIEWS[loaded.predictor.tta]
     written = 0
     try:
         with replacing(out) as beside, torch.inference_mode(), _Table(beside, out.suffix) as table:
-            for image, paths in _images(source, kind, config, device):
-                logits = torch.stack([network(turn(image, view)).float().cpu() for view in views], dim=1)
-                table.write(_answers(logits.numpy(), loaded.predictor, written, paths))
+            for image, paths, _ in inputs(source, config, device):
+                said = [class_logits(network, network(turn(image, view)).float()).cpu() for view in views]
+                table.write(_answers(torch.stack(said, dim=1).numpy(), loaded.predictor, written, paths))
                 written += len(image)
                 progress(len(image))
     except OSError as error:
@@ -87,36 +84,59 @@ class _Table:
             self.writer.close()
 
 
-def _images(
-    source: Source | Store, kind: str, config: Any, device: torch.device
-) -> Iterator[tuple[Tensor, list[str] | None]]:
-    """Network input and file names, batch by batch, in the source's order."""
+def inputs(
+    source: Source | Store, config: Any, device: torch.device
+) -> Iterator[tuple[Tensor, list[str] | None, list[NDArray[np.uint8]]]]:
+    """Network input, batch by batch, in the source's order, and what it was made of.
+
+    Args:
+        source: Labelled or not.
+        config: The data of the network's run, whose canvas and encoding are drawn.
+        device: Where the input shall be.
+
+    Yields:
+        (B, C, S, S) float32; the names of the B files, None where wafers are no files; the B maps, (H, W) die states
+        each, none of images.
+
+    Raises:
+        UserError: The source is of another kind than the network was trained on.
+    """
+    kind = "images" if str(config._target_).endswith("ImageDataModule") else "maps"
+    found = source.header.kind if isinstance(source, Store) else source.kind
+    if found != kind:
+        raise UserError(f"the model was trained on {kind}, and this input holds {found}")
     root = Path(getattr(source, "root", ""))
     for rows in source.rows():
         for start in range(0, len(rows), BATCH):
             part = slice(start, start + BATCH)
             paths = None if rows.path is None else list(rows.path[part])
             if kind == "maps":
-                image = encode(_draw(rows, part, config.canvas, device), config.encoding)
+                maps, dies = _maps(rows, part)
+                states = render(maps.to(device), torch.arange(len(dies), device=device), config.canvas)
+                image = encode(states, config.encoding)
             else:
+                dies = []
                 grey = np.stack([canvas(root / path, config.canvas) for path in paths or []])
-                image = scale(torch.from_numpy(grey).to(device), config.in_channels)
-            yield image, paths
+                encoding = image_encoding(config.get("encoding", "grey"), config.in_channels)
+                image = scale(torch.from_numpy(grey).to(device), encoding)
+            yield image, paths, dies
 
 
-def _draw(rows: Rows, part: slice, size: int, device: torch.device) -> Tensor:
-    """(B, size, size) uint8 states of some of a batch's maps."""
-    ends = np.cumsum(rows.height.astype(np.int64) * rows.width)
-    starts = np.concatenate([[0], ends[:-1]])
-    first, last = starts[part][0], ends[part][-1]
+def _maps(rows: Rows, part: slice) -> tuple[Maps, list[NDArray[np.uint8]]]:
+    """Some of a batch's maps, to be rendered and as they are."""
+    sizes = rows.height.astype(np.int64) * rows.width
+    ends = np.cumsum(sizes)[part]
+    starts = ends - sizes[part]
     assert rows.cells is not None
+    shapes = zip(starts, ends, rows.height[part], rows.width[part], strict=True)
+    dies = [rows.cells[start:end].reshape(height, width) for start, end, height, width in shapes]
     maps = Maps(
-        torch.tensor(rows.cells[first:last]),
-        torch.from_numpy(starts[part] - first),
+        torch.tensor(rows.cells[starts[0] : ends[-1]]),
+        torch.from_numpy(starts - starts[0]),
         torch.from_numpy(rows.height[part]),
         torch.from_numpy(rows.width[part]),
-    ).to(device)
-    return render(maps, torch.arange(len(maps.offset), device=device), size)
+    )
+    return maps, dies
 
 
 def _answers(logits: NDArray[np.float32], predictor: Predictor, first: int, paths: list[str] | None) -> pa.RecordBatch:

@@ -12,6 +12,8 @@ from wafer_lab.config.build import build
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation import folds
 from wafer_lab.evaluation.html import write_html
+from wafer_lab.evaluation.masks import FILE as MASKS
+from wafer_lab.evaluation.masks import Masks, judge
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.predictor.predictor import Predictor
 from wafer_lab.evaluation.settings import Evaluation
@@ -65,7 +67,8 @@ def kfold(cfg: DictConfig) -> KfoldResult:
         predictions = folds.out_of_fold([result.predictions for result in results])
         predictions.write(Path(cfg.paths.run) / "predictions.parquet")
         pooled = folds.pool([result.predictions for result in results], [predictor for _, predictor in fitted])
-        scores = _judge(cfg, results, pooled, settings, tracked)
+        masks = _masks(results, predictions) if cfg.data.target == "mask" else None
+        scores = _judge(cfg, results, pooled, masks, settings, tracked)
     monitored = float(np.mean([result.monitored for result in results]))
     return KfoldResult(Path(cfg.paths.run), monitored, scores, predictions)
 
@@ -89,12 +92,28 @@ def _fit(cfg: DictConfig, settings: Evaluation) -> tuple[FitResult, Predictor]:
     return result, predictor
 
 
+def _masks(results: Sequence[FitResult], predictions: Predictions) -> Masks:
+    """Every fold's test masks in one table, which is written too."""
+    tables = [Masks.read(result.run_dir / MASKS).select("test") for result in results]
+    masks = Masks.concat(tables, predictions.split_digest)
+    masks.write(results[0].run_dir.parent / MASKS)
+    return masks
+
+
 def _judge(
-    cfg: DictConfig, results: Sequence[FitResult], pooled: folds.Pooled, settings: Evaluation, tracked: Run
+    cfg: DictConfig,
+    results: Sequence[FitResult],
+    pooled: folds.Pooled,
+    masks: Masks | None,
+    settings: Evaluation,
+    tracked: Run,
 ) -> dict[str, float]:
     """Score all wafers together; write and log metrics.json and report.md."""
     table = results[0].predictions
     scores, intervals = folds.score(pooled, table.class_names, table.target_kind, settings)
+    if masks is not None:
+        found, bounds = judge(masks, settings.resamples, settings.seed)
+        scores, intervals = found | scores, bounds | intervals
     each = [_of_test(result.scores) for result in results]
     run_dir = Path(cfg.paths.run)
     flat = {f"test/{name}": value for name, value in scores.items()}
@@ -106,7 +125,7 @@ def _judge(
     write_text(run_dir / "metrics.json", json.dumps(flat, indent=1))
     text = folds.report(cfg.name, scores, intervals, each, table.class_names, pooled)
     write_html(write_text(run_dir / "report.md", text))
-    for name in ("predictions.parquet", "metrics.json", "report.md", "report.html"):
+    for name in ("predictions.parquet", MASKS, "metrics.json", "report.md", "report.html"):
         if (run_dir / name).exists():
             tracked.log_artifact(run_dir / name)
     print("\n".join(["", *folds.headline(scores, intervals, each), "", f"report  {run_dir / 'report.md'}"]), flush=True)

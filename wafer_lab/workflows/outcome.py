@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from wafer_lab.data.readers import decode_grey
 from wafer_lab.data.store import Store
 from wafer_lab.errors import UserError
+from wafer_lab.evaluation import external
 from wafer_lab.evaluation.drawings import write_figures
 from wafer_lab.evaluation.html import write_html
 from wafer_lab.evaluation.judgement import Judgement
+from wafer_lab.evaluation.masks import FILE as MASKS
 from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.evaluation.report import headline, write_report
 from wafer_lab.files import write_text
@@ -23,7 +25,18 @@ from wafer_lab.tracking.tracker import Run
 
 _FACTS = "facts.json"
 _TIMES = "times_judged_on_test"
-_KEPT = ("metrics.json", "predictions.parquet", "predictor.json", "rules.csv", "report.md", "report.html", "figures")
+_KEPT = (
+    external.TABLE,
+    external.FACTS,
+    "metrics.json",
+    "predictions.parquet",
+    MASKS,
+    "predictor.json",
+    "rules.csv",
+    "report.md",
+    "report.html",
+    "figures",
+)
 
 
 @dataclass(frozen=True)
@@ -92,8 +105,9 @@ def write(
 
 
 def publish(run_dir: Path, judgement: Judgement, tracked: Run) -> None:
-    """Give the tracker the test scores and the files, and tell the person how it went."""
-    tracked.log_metrics({name: value for name, value in judgement.scores.items() if name.startswith("test/")})
+    """Give the tracker the scores of test and external test and the files, and tell the person how it went."""
+    told = ("test/", f"{external.SPLIT}/")
+    tracked.log_metrics({name: value for name, value in judgement.scores.items() if name.startswith(told)})
     for name in _KEPT:
         if (run_dir / name).exists():
             tracked.log_artifact(run_dir / name)
@@ -105,7 +119,8 @@ def publish(run_dir: Path, judgement: Judgement, tracked: Run) -> None:
 def summary(folder: Path, judgement: Judgement) -> list[str]:
     """The main scores, and where the report lies."""
     report = next(path for name in ("report.html", "report.md") if (path := folder / name).exists())
-    notes = [f"note: {note}" for note in judgement.notes]
+    known = [*judgement.notes, *(external.summary_notes(judgement.external) if judgement.external else ())]
+    notes = [f"note: {note}" for note in known]
     return [*headline(judgement.scores, judgement.intervals), *([""] if notes else []), *notes, "", f"report  {report}"]
 
 

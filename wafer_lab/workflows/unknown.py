@@ -88,7 +88,7 @@ def _chosen(datamodule: WaferDataModule, settings: Evaluation, classes: Sequence
     """The classes asked for, checked, or all that are a defect and of which the data has wafers."""
     datamodule.setup()
     names = datamodule.class_names
-    counts = class_counts(datamodule.store.label, datamodule.num_classes, datamodule.target)
+    counts = class_counts(datamodule.label, datamodule.num_classes, datamodule.label_kind)
     normal = normal_classes(names, settings.normal)
     defects = [name for name, harmless in zip(names, normal, strict=True) if not harmless]
     present = [name for name, count in zip(names, counts, strict=True) if count]

@@ -4,9 +4,10 @@ They need numpy, matplotlib and `wafer_lab.metrics` only; `save` writes one as P
 """
 
 from wafer_lab.evaluation.figures.calibration import conformal, reliability
-from wafer_lab.evaluation.figures.classes import per_class_f1, pr_curves, roc_curves
+from wafer_lab.evaluation.figures.classes import masks_iou, per_class_f1, pr_curves, roc_curves
 from wafer_lab.evaluation.figures.confusion import confusion_matrix
 from wafer_lab.evaluation.figures.decisions import cost_curve, rules, threshold_sensitivity
+from wafer_lab.evaluation.figures.masks import MaskExample, mask_sheet
 from wafer_lab.evaluation.figures.multilabel import exact_match_by_count, spurious_labels, type_table
 from wafer_lab.evaluation.figures.open_set import unknown
 from wafer_lab.evaluation.figures.settings import comparison, main_effects
@@ -15,6 +16,7 @@ from wafer_lab.evaluation.figures.training import learning_curves
 from wafer_lab.evaluation.figures.wafers import heatmaps, worst_errors
 
 __all__ = [
+    "MaskExample",
     "comparison",
     "conformal",
     "confusion_matrix",
@@ -23,6 +25,8 @@ __all__ = [
     "heatmaps",
     "learning_curves",
     "main_effects",
+    "mask_sheet",
+    "masks_iou",
     "per_class_f1",
     "pr_curves",
     "reliability",

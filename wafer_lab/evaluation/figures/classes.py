@@ -29,28 +29,58 @@ def per_class_f1(
         support: wafers of each class, written beside its name.
         title: of the figure.
     """
-    names = [key.removeprefix("f1/") for key in scores if key.startswith("f1/")]
-    values = np.array([scores[f"f1/{name}"] for name in names])
-    bounds = np.array([intervals.get(f"f1/{name}", (value, value)) for name, value in zip(names, values, strict=True)])
-    labels = [style.short(name) + (f"  ({support[name]:,})" if support else "") for name in names]
+    return _bars("f1", ("F1", "macro F1"), scores, intervals, support, title)
+
+
+def masks_iou(
+    scores: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float]],
+    support: Mapping[str, int] | None = None,
+    title: str = "",
+) -> Figure:
+    """IoU of every class's masks as a bar, with its interval, and the mean as a line.
+
+    Args:
+        scores: ``iou/<class>`` and ``iou_macro`` of one split, classes in the order they are drawn.
+        intervals: of those scores.
+        support: wafers with a mask of each class, written beside its name.
+        title: of the figure.
+    """
+    return _bars("iou", ("IoU", "mean IoU"), scores, intervals, support, title)
+
+
+def _bars(
+    key: str,
+    labels: tuple[str, str],
+    scores: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float]],
+    support: Mapping[str, int] | None,
+    title: str,
+) -> Figure:
+    """A score of every class in [0, 1] as a bar; `labels` name it and its mean."""
+    names = [name.removeprefix(f"{key}/") for name in scores if name.startswith(f"{key}/")]
+    values = np.array([scores[f"{key}/{name}"] for name in names])
+    ends = [intervals.get(f"{key}/{name}", (value, value)) for name, value in zip(names, values, strict=True)]
+    bounds: NDArray[np.float64] = np.array(ends).reshape(-1, 2)
+    rows = np.arange(len(names))
 
     figure = style.canvas(6.8, 1.5 + 0.3 * len(names), title)
     axes = figure.subplots()
-    rows = np.arange(len(names))
     # The interval of a score at its limit may end at the bar itself, never on its other side.
     reach = np.abs(np.stack([values - np.minimum(bounds[:, 0], values), np.maximum(bounds[:, 1], values) - values]))
     axes.barh(rows, values, height=0.7, color=style.SKY, edgecolor="none")
     axes.errorbar(values, rows, xerr=reach, fmt="none", ecolor=style.INK, elinewidth=1.2, capsize=3)
     for row, (name, value) in enumerate(zip(names, values, strict=True)):
-        style.write_value(axes, row, value, intervals.get(f"f1/{name}"), digits=3)
-    if "f1_macro" in scores:
-        mean = scores["f1_macro"]
+        style.write_value(axes, row, value, intervals.get(f"{key}/{name}"), digits=3)
+    if f"{key}_macro" in scores:
+        mean = scores[f"{key}_macro"]
         drawn = axes.axvline(mean, color=style.VERMILION, linestyle="--", linewidth=1.4)
-        style.legend(axes, [drawn], [f"macro F1 {mean:.3f}"])
+        style.legend(axes, [drawn], [f"{labels[1]} {mean:.3f}"])
     style.tidy(axes, "x")
-    style.rows(axes, labels, longest=48)
+    beside = [style.short(name) + (f"  ({support[name]:,})" if support else "") for name in names]
+    style.rows(axes, beside, longest=48)
     axes.set_xlim(0, 1.0)
-    axes.set_xlabel("F1, with 95 % interval" if intervals else "F1")
+    axes.set_xlabel(f"{labels[0]}, with 95 % interval" if intervals else labels[0])
     return figure
 
 
