@@ -5,8 +5,12 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from wafer_lab.config.build import build
+from wafer_lab.config.resolvers import CHANNELS
+from wafer_lab.data.images import image_encoding, scale
 from wafer_lab.data.prepare import prepare
 from wafer_lab.data.readers import ImageFolder, decode_grey
 from wafer_lab.data.rows import content_hash
@@ -197,6 +201,60 @@ def test_the_fingerprint_follows_the_files(tmp_path):
     renamed = ImageFolder(tmp_path).fingerprint()
     picture(tmp_path / "a" / "3.png")
     assert len({first, touched, renamed, ImageFolder(tmp_path).fingerprint()}) == 4
+
+
+@pytest.mark.parametrize("encoding", ["grey", "grey_rgb", "imagenet", "inception"])
+def test_grey_levels_become_channels(encoding):
+    image = scale(torch.from_numpy(GREY)[None], image_encoding(encoding, CHANNELS[encoding]))
+    assert image.shape == (1, CHANNELS[encoding], 16, 16)
+    assert image.dtype == torch.float32
+    assert image.is_contiguous(memory_format=torch.channels_last)
+    level = GREY / 255
+    if encoding == "imagenet":  # as torchvision's Normalize does it
+        mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+        expected = (level[None] - mean[:, None, None]) / std[:, None, None]
+    elif encoding == "inception":
+        expected = np.repeat(2 * level[None] - 1, 3, 0)
+    else:
+        expected = np.repeat(level[None], CHANNELS[encoding], 0)
+    np.testing.assert_allclose(image[0], expected, atol=1e-6)
+
+
+def test_a_config_from_before_encodings_repeats_the_channel():
+    assert image_encoding("grey", 3) == "grey_rgb"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "channels", "says"),
+    [
+        ("one_hot", 3, "choose grey, grey_rgb, imagenet, inception"),
+        ("imagenet", 1, "imagenet gives 3 channels, not data.in_channels=1"),
+    ],
+)
+def test_an_encoding_that_does_not_fit_is_refused(encoding, channels, says):
+    with pytest.raises(UserError, match=says):
+        image_encoding(encoding, channels)
+
+
+@pytest.mark.parametrize("preset", ["safe", "strong"])
+def test_augmentation_keeps_what_classes_hang_on(configured, preset):
+    pytest.importorskip("albumentations")
+    augment = build(configured("data=sem", "data.path=x", "data.num_classes=2", f"augment={preset}").augment.images)
+    # White above black, grey on the left: up stays up, left may become right, and levels keep their order.
+    image = np.full((64, 64, 1), 20, np.uint8)
+    image[:32], image[:32, :16] = 230, 110
+    lines = np.tile(np.array([40, 200], np.uint8), (64, 32))[..., None]  # finer than any edge's roughness
+    lefts, contrast = [], []
+    for seed in range(40):
+        augment.set_random_seed(seed)
+        shown = augment(image=image)["image"][..., 0].astype(float)
+        assert shown[:12].mean() > shown[-12:].mean() + 40
+        left, right = shown[4:20, 4:8].mean(), shown[4:20, -8:-4].mean()
+        lefts.append(left < right)
+        assert abs(left - right) > 30
+        contrast.append(augment(image=lines)["image"].std())
+    assert 8 < sum(lefts) < 32
+    assert min(contrast) > 33  # of 80; a blur of 3 pixels leaves at most 29
 
 
 def test_the_real_sample(real_data, tmp_path):

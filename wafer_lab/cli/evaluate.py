@@ -30,11 +30,18 @@ def evaluate(
     coverage: Annotated[float | None, typer.Option(help="Of the conformal prediction sets, such as 0.9.")] = None,
     min_count: Annotated[int | None, typer.Option(help="Classes with fewer val wafers are not tuned.")] = None,
     resamples: Annotated[int | None, typer.Option(help="Bootstrap resamples behind every interval.")] = None,
+    external: Annotated[
+        Path | None, typer.Option(help="Also test the model on this data set: any file or folder that is read.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(help="theirs=ours: what a class of --external is called here; theirs= leaves it out. Repeatable."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: the run's own folder.")] = None,
 ) -> None:
     """Fit a run's predictor anew on its val wafers, judge it on test, and write its report again.
 
-    What is not given stays as it was when the run was made. Needs neither the model nor a GPU.
+    What is not given stays as it was when the run was made. Needs neither the model nor a GPU, but for --external.
     """
     changes: dict[str, Any] = {
         "tta": tta,
@@ -57,8 +64,16 @@ def evaluate(
     from wafer_lab.workflows.evaluate import evaluate as evaluate_run
     from wafer_lab.workflows.outcome import summary
 
-    judgement = evaluate_run(run, given, out)
+    judgement = evaluate_run(run, given, out, external, _renamed(rename or []))
     typer.echo("\n".join(summary(out or run, judgement)))
+
+
+def _renamed(pairs: list[str]) -> dict[str, str | None]:
+    """`theirs=ours` and `theirs=` as a mapping; a class of theirs may hold `=` itself, one of ours does not."""
+    wrong = [pair for pair in pairs if not pair.rpartition("=")[0]]
+    if wrong:
+        raise UserError(f"--rename {wrong[0]} is not theirs=ours; write their name, =, and the run's name or nothing")
+    return {theirs: ours or None for theirs, _, ours in (pair.rpartition("=") for pair in pairs)}
 
 
 def _read_matrix(path: Path) -> list[list[float]]:

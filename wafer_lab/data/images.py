@@ -3,7 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,8 +12,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wafer_lab.data.batches import Batch, Request, Requests
+from wafer_lab.data.canvas import ENCODINGS
 from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.data.readers import decode_grey
+from wafer_lab.errors import UserError
+
+#: How grey levels become channels: as they are, three times, or standardised for the published ImageNet networks.
+ImageEncoding = Literal["grey", "grey_rgb", "imagenet", "inception"]
 
 # Albumentations asks a server for its latest version on import unless told not to.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -64,15 +69,16 @@ class ImageDataModule(WaferDataModule):
     """Batches of grey images.
 
     Args:
+        encoding: How grey levels become channels, see `scale`.
         augment: An albumentations composition for the training images; None for none.
-        **options: As for `WaferDataModule`; `in_channels` 3 repeats the grey channel.
+        **options: As for `WaferDataModule`.
     """
 
     kind = "images"
 
-    def __init__(self, *, augment: Any = None, **options: Any):
+    def __init__(self, *, encoding: ImageEncoding = "grey", augment: Any = None, **options: Any):
         super().__init__(**options)
-        self.augment = augment
+        self.encoding, self.augment = image_encoding(encoding, self.in_channels), augment
 
     def load(self) -> None:
         """Decode the split's images; decoders release the interpreter lock, so threads serve."""
@@ -89,7 +95,7 @@ class ImageDataModule(WaferDataModule):
         return Requests()
 
     def draw(self, batch: Any, train: bool) -> Batch:
-        """Scale grey levels to [0, 1] and repeat the channel."""
+        """Turn grey levels into network input."""
         if isinstance(batch, Request):
             position = batch.position
             if self._near.device != position.device:
@@ -97,18 +103,39 @@ class ImageDataModule(WaferDataModule):
             grey = self._near[position]
         else:
             grey, (position, _) = batch
-        return self.labelled(scale(grey, self.in_channels), position)
+        return self.labelled(scale(grey, self.encoding), position)
 
 
-def scale(grey: Tensor, channels: int) -> Tensor:
-    """Turn grey levels into network input.
+def image_encoding(encoding: str, in_channels: int) -> ImageEncoding:
+    """The encoding that a config of images asks for.
+
+    Args:
+        encoding: `grey`, `grey_rgb`, `imagenet` or `inception`.
+        in_channels: Channels of the network; 3 makes `grey` `grey_rgb`, as before there was a choice.
+
+    Raises:
+        UserError: There is no such encoding, or it gives another number of channels.
+    """
+    if encoding not in get_args(ImageEncoding):
+        raise UserError(f"unknown data.encoding '{encoding}' of images; choose {', '.join(get_args(ImageEncoding))}")
+    chosen: ImageEncoding = "grey_rgb" if (encoding, in_channels) == ("grey", 3) else encoding  # type: ignore[assignment]
+    channels = len(ENCODINGS[chosen][0])
+    if channels != in_channels:
+        raise UserError(f"data.encoding={chosen} gives {channels} channels, not data.in_channels={in_channels}")
+    return chosen
+
+
+def scale(grey: Tensor, encoding: ImageEncoding) -> Tensor:
+    """Turn grey levels into network input: black and white are what off-wafer and fail are of a map, linear between.
 
     Args:
         grey: (B, S, S) uint8.
-        channels: How often to repeat the one channel.
+        encoding: `grey`: one channel in [0, 1]; `grey_rgb`: three times the same; `imagenet`: those less ImageNet's
+            mean, by its standard deviation, channel by channel; `inception`: those stretched to [-1, 1].
 
     Returns:
-        (B, channels, S, S) float32 in [0, 1], channels_last in memory.
+        (B, C, S, S) float32, channels_last in memory.
     """
-    image = grey[:, None].float().div_(255).expand(-1, channels, -1, -1)
+    black, _, white = torch.tensor(ENCODINGS[encoding], device=grey.device)[:, :, None, None]
+    image: Tensor = grey[:, None].float().div_(255) * (white - black) + black
     return image.contiguous(memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ The cells are never copied on opening, so processes that open the same store sha
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -179,6 +179,19 @@ class Store:
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as the folder's name: it maps the same pages."""
         return type(self).open, (self.folder,)
+
+    def relabelled(self, label: NDArray[Any], class_names: tuple[str, ...], target: Target) -> Self:
+        """The same rows under other labels; the file is mapped again, not copied.
+
+        Args:
+            label: ``(N,) int16`` or ``(N, C) int8``; -1 = unlabelled.
+            class_names: the C names that it indexes.
+            target: which of the two.
+        """
+        other = type(self).open(self.folder)
+        other.header = replace(self.header, class_names=class_names, target=target)
+        other.label, other.class_names, other.target = label, class_names, target
+        return other
 
     def fingerprint(self) -> str:
         """Of the source the store was prepared from."""

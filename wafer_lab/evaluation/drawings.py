@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wafer_lab.evaluation.judgement import Judged, Judgement, Step
+from wafer_lab.evaluation.masks import JudgedMasks
 from wafer_lab.evaluation.predictor.cost import RATIOS, normal_threshold
 from wafer_lab.evaluation.predictor.decisions import Argmax, MinimumCost, Thresholds, normal_indices
 
@@ -21,6 +22,9 @@ Picture = Callable[[int], NDArray[np.uint8]]
 #: Name of a figure, without its split -> what it shows. The report keeps this order.
 CAPTIONS = {
     "learning_curves": "Losses and the monitored score; the dashed line is the epoch that was kept.",
+    "masks_iou": "IoU of every class's masks with its 95 % interval; in brackets the wafers that have one.",
+    "masks": "Of every class the wafers of median and of least IoU among those that have the pattern, chosen by that "
+    "rule alone; on the prediction lies the outline of the truth.",
     "confusion_matrix": "What was taken for what: wafers, and percent of the truth.",
     "per_class_f1": "F1 of every class with its 95 % interval; in brackets the number of wafers.",
     "worst_errors": "The errors whose truth got the least probability.",
@@ -35,6 +39,8 @@ CAPTIONS = {
     "threshold_sensitivity": "Escapes, false alarms and macro F1 as the threshold for normal moves.",
     "conformal": "How often a prediction set holds the truth, against what was promised.",
 }
+#: Drawn with the network, so by the run alone; it stays when the run is judged again.
+MASK_SHEET = "masks_test.png"
 _MOST_ERRORS = 16
 
 
@@ -69,6 +75,9 @@ def write_figures(
 
     if history:
         written.append(figures.save(figures.learning_curves(history, monitor, mode), folder / "learning_curves.png"))
+    if judgement.masks:
+        written.append(figures.save(_masks_iou(judgement.masks), folder / "masks_iou.png"))
+        written += folder.glob(MASK_SHEET)
     for split, part in judgement.splits.items():
         written += [figures.save(figure, folder / f"{name}_{split}.png") for name, figure in _of_split(split, part)]
     if picture is not None:
@@ -81,7 +90,7 @@ def write_figures(
 def _clean(folder: Path, written: list[Path]) -> list[Path]:
     """Remove the figures of an earlier predictor that were not drawn again."""
     for name in CAPTIONS:
-        for file in (folder / f"{name}{split}.png" for split in ("", "_val", "_test")):
+        for file in (folder / f"{name}{split}.png" for split in ("", "_val", "_test", "_external")):
             if file not in written:
                 file.unlink(missing_ok=True)
     return written
@@ -95,7 +104,10 @@ def _of_split(split: str, part: Judged) -> "Iterator[tuple[str, Figure]]":
         "confusion_matrix",
         figures.confusion_matrix(own.target, part.decisions, own.class_names, own.target_kind, split),
     )
-    yield "per_class_f1", figures.per_class_f1(part.scores, part.intervals, support(part), split)
+    counts = support(part)
+    absent = {f"f1/{name}" for name, count in counts.items() if not count}
+    scores = {name: value for name, value in part.scores.items() if name not in absent}
+    yield "per_class_f1", figures.per_class_f1(scores, part.intervals, counts, split)
 
 
 def _of_test(judgement: Judgement) -> "Iterator[tuple[str, Figure]]":
@@ -127,6 +139,16 @@ def _of_test(judgement: Judgement) -> "Iterator[tuple[str, Figure]]":
         }
         sizes = {mode: coverage.mean_size for mode, (_, coverage) in judgement.conformal.items()}
         yield "conformal", figures.conformal(covered["marginal"], covered["class"], settings.coverage, sizes)
+
+
+def _masks_iou(judged: JudgedMasks) -> "Figure":
+    from wafer_lab.evaluation import figures
+
+    scores = {name.removeprefix("test/"): v for name, v in judged.scores.items() if name.startswith("test/")}
+    bounds = {name.removeprefix("test/"): v for name, v in judged.intervals.items() if name.startswith("test/")}
+    test = judged.masks.select("test")
+    count = dict(zip(test.class_names, (test.true > 0).sum(axis=0).tolist(), strict=True))
+    return figures.masks_iou(scores, bounds, count, "test")
 
 
 def support(part: Judged) -> dict[str, int]:

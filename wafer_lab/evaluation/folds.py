@@ -153,10 +153,10 @@ def report(
         [f"[{i}](fold_{i}/report.md)", *(f"{fold[key]:.4f}" if key in fold else "" for key in shown)]
         for i, fold in enumerate(folds)
     ]
-    classes = [
-        [label, *(_cell(scores, intervals, f"{key}/{label}") for key in ("f1", "precision", "recall"))]
-        for label in class_names
-    ]
+    columns = {"iou": "IoU", "f1": "F1", "precision": "precision", "recall": "recall"}
+    if not any(name.startswith("iou/") for name in scores):
+        del columns["iou"]
+    classes = [[label, *(_cell(scores, intervals, f"{key}/{label}") for key in columns)] for label in class_names]
     lines = [
         f"# {name}",
         "",
@@ -175,7 +175,7 @@ def report(
         "",
         "## Classes",
         "",
-        *table(["class", "F1", "precision", "recall"], classes),
+        *table(["class", *columns.values()], classes),
     ]
     return "\n".join(lines) + "\n"
 

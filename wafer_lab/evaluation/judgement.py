@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wafer_lab.data.views import TTA, VIEWS
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.intervals import Intervals, judge
+from wafer_lab.evaluation.masks import JudgedMasks
 from wafer_lab.evaluation.predictions import Predictions, TargetKind
 from wafer_lab.evaluation.predictor.conformal import Conformal, Coverage, Mode, fit_conformal, measure
 from wafer_lab.evaluation.predictor.cost import cost_curve, threshold_sensitivity
@@ -64,6 +65,21 @@ class Step:
 
 
 @dataclass(frozen=True)
+class ExternalTest:
+    """Wafers of another data set, as the deployed predictor saw them.
+
+    Attributes:
+        judged: all of them.
+        unseen: those without a twin among the train and val wafers; None where no twin was found, or nothing is left.
+        notes: where they come from, which were left out and how many are twins, in sentences.
+    """
+
+    judged: Judged
+    unseen: Judged | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Judgement:
     """A model's predictor and everything known of it.
 
@@ -79,6 +95,8 @@ class Judgement:
         conformal: prediction sets fitted on val, by mode, and what they hold on test.
         notes: what a reader should know of the predictor, in sentences.
         skipped: why some rule is not among the steps, likewise.
+        masks: of a model that segments, how good its masks are.
+        external: the test on another data set, where there is one.
     """
 
     settings: Evaluation
@@ -92,24 +110,37 @@ class Judgement:
     conformal: Mapping[str, tuple[Conformal, Coverage]]
     notes: tuple[str, ...]
     skipped: tuple[str, ...]
+    masks: JudgedMasks | None = None
+    external: ExternalTest | None = None
 
     @property
     def splits(self) -> dict[str, Judged]:
-        """Val and test by name."""
-        return {"val": self.val, "test": self.test}
+        """Val, test and the external test by name."""
+        return {"val": self.val, "test": self.test} | ({"external": self.external.judged} if self.external else {})
 
     @property
     def scores(self) -> dict[str, float]:
-        """Scores of val and test, keyed ``split/name``; of ``test/uncalibrated``, those that calibration changes."""
+        """Scores keyed ``split/name``; of ``test/uncalibrated``, those that calibration changes.
+
+        ``external/unseen`` is the external test without the twins of train and val wafers.
+        """
         before = {f"test/uncalibrated/{name}": self.before.scores[name] for name in CALIBRATION_SCORES}
-        return before | {f"{split}/{name}": v for split, part in self.splits.items() for name, v in part.scores.items()}
+        masks = self.masks.scores if self.masks else {}
+        parts = {f"{key}/{name}": v for key, part in self._keyed.items() for name, v in part.scores.items()}
+        return before | parts | masks
 
     @property
     def intervals(self) -> Intervals:
         """The intervals of `scores`."""
         bounds = {f"test/uncalibrated/{name}": self.before.intervals[name] for name in CALIBRATION_SCORES}
-        parts = self.splits.items()
-        return bounds | {f"{split}/{name}": v for split, part in parts for name, v in part.intervals.items()}
+        masks = self.masks.intervals if self.masks else {}
+        parts = {f"{key}/{name}": v for key, part in self._keyed.items() for name, v in part.intervals.items()}
+        return bounds | parts | masks
+
+    @property
+    def _keyed(self) -> dict[str, Judged]:
+        unseen = self.external.unseen if self.external else None
+        return self.splits | ({"external/unseen": unseen} if unseen else {})
 
 
 def judge_predictions(predictions: Predictions, settings: Evaluation, alternatives: bool = True) -> Judgement:
@@ -129,10 +160,10 @@ def judge_predictions(predictions: Predictions, settings: Evaluation, alternativ
     fitted = fit_rule(calibrated, settings)
     predictor = fitted.predictor
     probabilities = predictor.probabilities(test.logits)
-    on_val = _judge(val, fitted.probabilities, fitted.decisions, settings)
-    on_test = _judge(test, probabilities, predictor.decision(probabilities), settings)
+    on_val = judge_wafers(val, fitted.probabilities, fitted.decisions, settings)
+    on_test = judge_wafers(test, probabilities, predictor.decision(probabilities), settings)
     plain = calibrate_none(predictor, test)
-    before = _judge(test, plain, Argmax(test.target_kind)(plain), settings, ranking=False)
+    before = judge_wafers(test, plain, Argmax(test.target_kind)(plain), settings, ranking=False)
     known = {_choice(settings): on_test, (settings.tta, "none", "argmax"): before}
     steps, skipped = _steps(predictions, settings, calibrated, known) if alternatives else ((), ())
     costs, sensitivity = _curves(on_test, predictor, steps, settings) if alternatives else ({}, {})
@@ -179,13 +210,14 @@ def calibrate_none(predictor: Predictor, part: Wafers) -> NDArray[np.float64]:
     return plain.probabilities(part.logits)
 
 
-def _judge(
+def judge_wafers(
     part: Wafers,
     probabilities: NDArray[np.float64],
     decisions: NDArray[Any],
     settings: Evaluation,
     ranking: bool = True,
 ) -> Judged:
+    """Score decisions as the settings say; `ranking` adds the scores that take longest."""
     scores, intervals = judge(
         part.target,
         decisions,
@@ -245,7 +277,9 @@ def _steps(
         if (choice := _choice(own)) not in known:
             part = wafers(predictions, "test", own.tta)
             probabilities = fitted.predictor.probabilities(part.logits)
-            known[choice] = _judge(part, probabilities, fitted.predictor.decision(probabilities), own, ranking=False)
+            known[choice] = judge_wafers(
+                part, probabilities, fitted.predictor.decision(probabilities), own, ranking=False
+            )
         steps.append(Step(name, own, known[choice], fitted.notes))
     return tuple(steps), tuple(skipped)
 

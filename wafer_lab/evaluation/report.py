@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from wafer_lab.evaluation.drawings import CAPTIONS, step_name, support
+from wafer_lab.evaluation.external import external_section
 from wafer_lab.evaluation.intervals import Intervals
 from wafer_lab.evaluation.judgement import CALIBRATION_SCORES, Judged, Judgement, basis
+from wafer_lab.evaluation.masks import masks_section
 from wafer_lab.evaluation.predictor.decisions import MinimumCost, RecallConstrained, Thresholds
 from wafer_lab.evaluation.resampling import several_lots
 from wafer_lab.evaluation.tables import HEADLINE, aligned, table, with_interval
@@ -36,8 +38,10 @@ _COMPARED = {
 }
 
 
-def headline(scores: Mapping[str, float], intervals: Intervals, splits: Sequence[str] = ("val", "test")) -> list[str]:
-    """The main scores of val and test as lines of plain text, each with its 95 % interval.
+def headline(
+    scores: Mapping[str, float], intervals: Intervals, splits: Sequence[str] = ("val", "test", "external")
+) -> list[str]:
+    """The main scores of each split as lines of plain text, each with its 95 % interval.
 
     Args:
         scores: keyed ``split/name``, as in metrics.json.
@@ -70,10 +74,16 @@ def write_report(run_dir: Path | str, judgement: Judgement, facts: Mapping[str, 
         [f"# {facts.get('name', run_dir.name)}"],
         _scores_section(judgement),
         [_selection(facts)],
+        external_section(judgement),
+        masks_section(judgement.masks) if judgement.masks else [],
         _predictor_section(judgement),
         _rules_section(judgement),
         _calibration_section(judgement),
-        *(_class_section(split, judgement.splits[split]) for split in ("test", "val")),
+        *(
+            _class_section(split, judgement.splits[split])
+            for split in ("test", "external", "val")
+            if split in judgement.splits
+        ),
         _conformal_section(judgement),
         _figures_section(run_dir),
         _facts_section(run_dir, facts),
@@ -85,8 +95,9 @@ def write_report(run_dir: Path | str, judgement: Judgement, facts: Mapping[str, 
 
 
 def _scores_section(judgement: Judgement) -> list[str]:
-    rows = _headline_rows(judgement.scores, judgement.intervals, ("test", "val"))
-    return ["## Scores", "", *table(["score", "test", "val"], rows)]
+    splits = [split for split in ("test", "external", "val") if split in judgement.splits]
+    rows = _headline_rows(judgement.scores, judgement.intervals, splits)
+    return ["## Scores", "", *table(["score", *splits], rows)]
 
 
 def _headline_rows(scores: Mapping[str, float], intervals: Intervals, splits: Sequence[str]) -> Iterator[list[str]]:
@@ -245,7 +256,8 @@ def _figures_section(run_dir: Path) -> list[str]:
         return ["## Figures", "", "None: switched off by `figures=false`, or matplotlib is not installed."]
     lines = ["## Figures"]
     for name, caption in CAPTIONS.items():
-        for file in (file for file in files if file.stem in (name, f"{name}_test", f"{name}_val")):
+        splits = ("", "_test", "_external", "_val")
+        for file in (file for file in files if file.stem in [name + split for split in splits]):
             split = file.stem.removeprefix(name).strip("_")
             title = f"{caption} ({split})" if split else caption
             lines += ["", f"![{title}](figures/{file.name})", "", f"*{title}*"]

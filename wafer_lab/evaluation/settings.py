@@ -25,8 +25,8 @@ class Evaluation:
         wrong_defect_cost: what naming the wrong defect costs, in false alarms.
         cost_matrix: (C, C) costs in place of the two numbers, [true class][decided class].
         max_escape_rate: what `recall` allows, in (0, 1).
-        normal: classes that are no defect; None: the class called none, where there is one. Multi-label wafers
-            without a label are normal whatever this says.
+        normal: names of classes that are no defect, or patterns of them such as `clean*`, in any case; None: the class
+            called none, where there is one. Multi-label wafers without a label are normal whatever this says.
         coverage: of the conformal prediction sets, in (0, 1).
         min_count: a class with fewer val wafers keeps its untuned threshold.
         resamples: bootstrap resamples behind every interval.

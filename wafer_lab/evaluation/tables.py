@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 
 #: The scores a person asks for first, in this order, and what the field calls them.
 HEADLINE = {
+    "iou_macro": "mean IoU",
+    "dice_macro": "mean Dice",
+    "iou_wafer_macro": "mean IoU by wafer",
     "f1_macro": "macro F1",
     "exact_match": "exact match",
     "accuracy": "accuracy",

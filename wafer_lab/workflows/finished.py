@@ -265,8 +265,13 @@ def store_of(config: Mapping[str, Any]) -> Store:
     return source if isinstance(source, Store) else cached(source, data["cache"])
 
 
-def datamodule_of(config: Mapping[str, Any], run: Path) -> "WaferDataModule":
+def datamodule_of(config: Mapping[str, Any], run: Path, source: Store | None = None) -> "WaferDataModule":
     """The data module of a run, without augmentation and not yet set up.
+
+    Args:
+        config: The run's.
+        run: Its folder.
+        source: Other data, in place of the run's own.
 
     Raises:
         UserError: The config names what is no class of `wafer_lab.data`, or the data is not there.
@@ -274,7 +279,8 @@ def datamodule_of(config: Mapping[str, Any], run: Path) -> "WaferDataModule":
     node, file = {**config["data"], "augment": None}, run / CONFIG
     check_targets(node, "wafer_lab.data", file, classes_only=True)
     try:
-        datamodule: WaferDataModule = build(OmegaConf.create({"data": node}).data)
+        other = {} if source is None else {"source": source}
+        datamodule: WaferDataModule = build(OmegaConf.create({"data": node}).data, **other)
     except TypeError as error:
         raise UserError(
             f"the data in {file} does not fit this version of wafer_lab ({error}); mend data there, or use the version "

@@ -14,6 +14,7 @@ from wafer_lab.data.batches import Request
 from wafer_lab.data.canvas import Maps, encode, render, turn
 from wafer_lab.data.classes import MIXEDWM38_CLASSES
 from wafer_lab.data.datamodule import WaferDataModule
+from wafer_lab.data.images import ImageDataModule
 from wafer_lab.data.rows import Rows
 from wafer_lab.data.simulator import COMBINATIONS, Simulator
 from wafer_lab.data.views import VIEWS
@@ -86,8 +87,8 @@ def run_wafers(run: Path, loaded: Loaded) -> Material:
     def picture(row: int) -> NDArray[np.uint8]:
         if datamodule.kind == "maps":
             return datamodule.store.map(int(part.index[row]))
-        grey = inputs(np.array([row]))[0, 0] * 255
-        return np.asarray(grey.round().byte().numpy(), np.uint8)
+        assert isinstance(datamodule, ImageDataModule)
+        return np.asarray(datamodule.canvases[position[row]].numpy(), np.uint8)
 
     probabilities = predictor.probabilities(part.logits)
     return Material(part, probabilities, predictor.decision(probabilities), inputs, picture, datamodule.kind)
@@ -111,7 +112,7 @@ def simulated_wafers(loaded: Loaded, network: Classifier, device: torch.device, 
     """
     predictor = loaded.predictor
     config, names = loaded.config.data, tuple(loaded.record["class_names"])
-    if "encoding" not in config:
+    if str(config._target_).endswith("ImageDataModule"):
         raise UserError("this run was trained on images, and only wafer maps can be simulated; use --data test")
     kinds = ["+".join(kind) for kind in COMBINATIONS if kind and set(kind) <= set(names)]
     if config.target == "multiclass":

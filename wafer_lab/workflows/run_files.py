@@ -88,5 +88,5 @@ def choices() -> dict[str, Any]:
     if not HydraConfig.initialized():
         return {}
     chosen = HydraConfig.get().runtime.choices
-    compared = ("data", "model", "loss", "imbalance", "augment")
+    compared = ("data", "model", "loss", "imbalance", "augment", "finetune")
     return {"choice": {group: chosen[group] for group in compared if group in chosen}}

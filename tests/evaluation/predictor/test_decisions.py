@@ -192,6 +192,11 @@ def test_normal_classes_by_name():
     assert normal_indices(Evaluation(), WAFERS) == (2,)
     assert normal_indices(Evaluation(), SEM) == ()
     assert normal_indices(CLEAN, SEM) == (0, 2)
+    assert normal_indices(Evaluation(normal=["clean*"]), SEM) == (0, 2)
+    assert normal_indices(Evaluation(normal=["*via", "clean_layer"]), SEM) == (0, 2)
+    assert normal_indices(Evaluation(normal=["open"]), ("open", "OPEN", "b")) == (0,)  # a name is no pattern
+    with pytest.raises(UserError, match=r"names clear\*, which is no class of this data"):
+        normal_indices(Evaluation(normal=["clean*", "clear*"]), SEM)
     with pytest.raises(UserError, match=r"names clean_vias, which .* did you mean CLEAN_VIA?"):
         normal_indices(Evaluation(normal=["CLEAN_LAYER", "clean_vias"]), SEM)
     with pytest.raises(UserError, match="choose from Center, Loc, none"):

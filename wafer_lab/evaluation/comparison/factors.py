@@ -16,7 +16,15 @@ _TARGET = "_target_"
 # Who a run is and where things lie; `augment` is both presets, of which `data.augment` is the one that is used.
 _IDENTITY = ("name", "seed", "paths", "tracking", "figures", "ckpt_path", "hydra", "augment")
 # What cannot change weights or decisions among runs whose data and split have the same digest.
-_IDLE = ("data.path", "data.cache", "data.source", "data.views", "data.num_workers")
+_IDLE = (
+    "data.path",
+    "data.cache",
+    "data.source",
+    "data.views",
+    "data.num_workers",
+    "data.external",
+    "data.external_classes",
+)
 _ABSENT = "absent"
 _LONGEST = 40
 

@@ -228,14 +228,16 @@ def normal_indices(settings: Evaluation, class_names: Sequence[str]) -> tuple[in
     """The classes that are no defect, by `settings.normal`; none where the data has none.
 
     Raises:
-        UserError: the settings name a class that is none, or call every class normal.
+        UserError: a name or pattern of the settings is of no class, or every class is called normal.
     """
     for name in settings.normal or ():
-        if name not in class_names:
+        try:
+            normal_classes(class_names, [name])
+        except UserError:
             lower = {known.lower(): known for known in class_names}
             close = [lower[match] for match in get_close_matches(str(name).lower(), lower, n=1)]
             hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(class_names)}"
-            raise UserError(f"evaluation.normal names {name}, which is no class of this data; {hint}")
+            raise UserError(f"evaluation.normal names {name}, which is no class of this data; {hint}") from None
     normal = np.flatnonzero(normal_classes(class_names, settings.normal))
     if len(normal) == len(class_names):
         raise UserError("evaluation.normal names every class, so nothing is a defect; leave the defects out")
