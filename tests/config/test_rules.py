@@ -172,3 +172,12 @@ def test_a_head_for_wafers_is_refused_for_masks():
     head = "{_target_: wafer_lab.models.heads.LinearHead, num_classes: 8}"
     (message,) = found(f"data: {{target: mask}}\nhead: {head}")
     assert message.startswith("head: LinearHead serves multiclass and multilabel targets, but data.target is mask")
+
+
+def test_a_task_for_other_data_is_one_problem_with_its_remedy():
+    head = "{_target_: wafer_lab.models.heads.LinearHead, num_classes: 8}"
+    task = f"{{_target_: {CLASSIFICATION}, network: '???', loss: '???', class_names: '???', optimizer: '???'}}"
+    problems_of = [text for text in found(f"data: {{target: mask}}\ntask: {task}\nhead: {head}") if "serves" in text]
+    (message,) = problems_of
+    assert message.startswith("task: ")
+    assert message.endswith("set task=segmentation, or other data")

@@ -160,6 +160,12 @@ def test_what_does_not_fit_is_listed_and_nothing_is_loaded(published, tmp_path):
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
 
 
+def test_weights_that_timms_own_reader_stumbles_over_are_listed(published, tmp_path):
+    torch.save(published.state_dict(), tmp_path / "resnet.pth")
+    with pytest.raises(UserError, match=r"does not fit TimmEncoder, 0 of .* names agree"):
+        load_weights(timm_encoder("convnext_atto", 3, 32, depths=(1, 1, 1, 1)), str(tmp_path / "resnet.pth"))
+
+
 def test_half_of_an_attention_is_not_an_old_network(published, tmp_path):
     state = published.state_dict() | {"attention.0.mlp.0.weight": torch.zeros(4, 64, 1, 1)}
     torch.save(state, tmp_path / "x.pth")

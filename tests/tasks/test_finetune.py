@@ -208,17 +208,18 @@ def test_a_run_resumes_with_its_own_weights_and_finetuning_also_one_older_than_t
         facts = {"class_names": ["a"], "data_fingerprint": "f", "split_digest": "s"}
         return facts | {"config": resolved(tiny(*options))}
 
-    before, path = record(), tmp_path / "last.ckpt"
+    before, path = record("model=resnet18"), tmp_path / "last.ckpt"
     torch.save({"wafer_lab": before}, path)
-    assert check_resumable(path, record()) == before
+    assert check_resumable(path, record("model=resnet18")) == before
     with pytest.raises(UserError, match=r"finetune\.mode was full, is frozen"):
-        check_resumable(path, record("finetune=frozen"))
+        check_resumable(path, record("model=resnet18", "finetune=frozen"))
     with pytest.raises(UserError, match="weights was None, is imagenet"):
-        check_resumable(path, record("weights=imagenet"))
+        check_resumable(path, record("model=resnet18", "weights=imagenet"))
     for key in ("finetune", "weights"):
         del before["config"][key]
+    assert before["config"]["model"].pop("deformable") == []
     torch.save({"wafer_lab": before}, path)
-    assert check_resumable(path, record()) == before
+    assert check_resumable(path, record("model=resnet18")) == before
 
 
 def test_dropout_of_a_probed_encoder_is_off():
