@@ -217,7 +217,7 @@ def test_categories_are_refused_with_the_way_out(wafers, tmp_path):
             "Git LFS pointer.*git lfs pull",
         ),
         (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is a web page, not the data"),
-        (gzip.compress(b"\x80\x02]."), "still packed.*gunzip"),
+        (gzip.compress(b"\x80\x02].", mtime=0), "still packed.*gunzip"),
         (b"7z\xbc\xaf\x27\x1c rest", "still packed.*7z x"),
         (b"waferMap,failureType\n", "is no pickle; expected LSWMD.pkl"),
         (b"PK\x03\x04 broken", "cut off or damaged"),
