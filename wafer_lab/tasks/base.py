@@ -71,7 +71,14 @@ class Task(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Keep a run stopped that had stopped early before it was resumed."""
+        """Say which layers a gradual run is too short for; keep a run stopped that had stopped early before."""
+        frozen = self.finetune.never_thawed(self.network, self.trainer.max_epochs or 0)
+        if frozen and self.current_epoch == 0:
+            epochs = f"{self.trainer.max_epochs} epoch{' is' if self.trainer.max_epochs == 1 else 's are'}"
+            self.print(
+                f"warning: {', '.join(frozen)} stay frozen, because {epochs} too short; raise trainer.max_epochs or "
+                "lower finetune.epochs_per_stage"
+            )
         stops = [c for c in self.trainer.callbacks if isinstance(c, EarlyStopping)]  # type: ignore[attr-defined]
         if any(stop.wait_count >= stop.patience for stop in stops):
             self.trainer.should_stop = True
