@@ -52,6 +52,7 @@ class EpochBatches(Sampler[Request]):
         weights: (count,) relative chance of each position to be drawn, with replacement; None draws each once.
         drop_last: Leave out a last batch that is smaller, unless it is the only one. Batch normalisation
             cannot train on a batch of one.
+        resumed_at: (epoch, batches of it that are done), of a run that was stopped within an epoch.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class EpochBatches(Sampler[Request]):
         seed: int | None = None,
         weights: NDArray[np.float64] | None = None,
         drop_last: bool = False,
+        resumed_at: tuple[int, int] = (0, 0),
     ):
         self.first, self.count, self.batch_size = first, count, batch_size
         self.seed, self.weights, self.drop_last = seed, weights, drop_last
-        self.epoch = 0
+        self.resumed_at, self.epoch = resumed_at, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to draw; the trainer calls this before each one."""
@@ -79,9 +81,10 @@ class EpochBatches(Sampler[Request]):
         return -(-self.count // self.batch_size)
 
     def __iter__(self) -> Iterator[Request]:
-        """The epoch's batches, in order."""
+        """The epoch's batches, in order; of one that was stopped within, those that are left."""
         order = self._order()
-        for number in range(len(self)):
+        epoch, done = self.resumed_at
+        for number in range(done if self.epoch == epoch else 0, len(self)):
             chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
             seed = np.random.SeedSequence((self.seed or 0, self.epoch, number)).generate_state(1)
             yield Request(torch.from_numpy(chosen + self.first), torch.from_numpy(seed.astype(np.int64)))

@@ -127,6 +127,7 @@ class WaferDataModule(pl.LightningDataModule):
             raise UserError(f"unknown data.views '{views}'; choose one of {', '.join(VIEWS)}")
         self.views = VIEWS[views]
         self.sample_weights: NDArray[np.float64] | None = None
+        self.resumed_at = (0, 0)  # as in EpochBatches, of the training batches
         self._ready = False
 
     def setup(self, stage: str | None = None) -> None:
@@ -206,7 +207,8 @@ class WaferDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Request]:
         """Shuffled or weighted batches, augmented."""
-        return self._loader("train", seed=self.run_seed, weights=self.sample_weights, drop_last=True)
+        order = {"seed": self.run_seed, "weights": self.sample_weights, "resumed_at": self.resumed_at}
+        return self._loader("train", drop_last=True, **order)
 
     def val_dataloader(self) -> DataLoader[Request]:
         """The validation rows in order."""

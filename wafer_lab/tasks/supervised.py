@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from wafer_lab.data.batches import Batch
-from wafer_lab.errors import UserError
+from wafer_lab.errors import DivergedError
 from wafer_lab.tasks.base import Task
 
 
@@ -58,16 +58,17 @@ class SupervisedTask(Task):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         loss: Tensor = self.loss(self(batch.image), batch.target)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.row))
+        self.log_train_loss(loss, len(batch.row))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch into the epoch's loss and scores."""
         logits = self(batch.image)
         if not logits.isfinite().all():
-            raise UserError(
-                f"training diverged: the network's outputs are not finite in epoch {self.current_epoch + 1}; lower "
-                "optimizer.lr, or try trainer.precision=32-true"
+            raise DivergedError(
+                f"training diverged: the network's outputs are not finite after epoch {self.current_epoch + 1}; the "
+                "rows of its last batch are in diverged.json in the run's folder. Lower optimizer.lr, or try "
+                "trainer.precision=32-true"
             )
         self.log("val/loss", self.loss(logits, batch.target), batch_size=len(batch.row))
         self.scores.update(self.probabilities(logits), batch.target)

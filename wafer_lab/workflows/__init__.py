@@ -23,10 +23,13 @@ def run(cfg: DictConfig) -> Any:
     if sys.stderr.isatty():
         print("loading PyTorch and Lightning", file=sys.stderr)
 
+    from wafer_lab.workflows.faults import explained, terminable
+
+    folder = Path(cfg.paths.run)
     try:
-        return function(cfg.workflow)(cfg).monitored
+        with terminable(), explained(folder):
+            return function(cfg.workflow)(cfg).monitored
     except UserError:
-        folder = Path(cfg.paths.run)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # Hydra made it before the mistake was found
         raise

@@ -18,8 +18,10 @@ from wafer_lab.models.classifier import Classifier
 from wafer_lab.models.segmenter import Segmenter, map_features
 from wafer_lab.models.weights import load_weights
 from wafer_lab.tasks.base import Task
-from wafer_lab.tasks.checkpointing import AtomicCheckpointIO
+from wafer_lab.tasks.checkpointing import LAST, AtomicCheckpointIO
+from wafer_lab.tasks.divergence import FiniteLoss
 from wafer_lab.tasks.progress import Progress
+from wafer_lab.tasks.stopping import StopOnSignal
 
 PIXEL_HEAD = "wafer_lab.models.heads.PixelHead"
 _PROBE = 64  # pixels; side of a canvas that every encoder takes which is not built for one size
@@ -103,12 +105,13 @@ def _pretrain(encoder: Any, cfg: DictConfig, datamodule: WaferDataModule) -> Non
 def build_trainer(cfg: DictConfig, logger: Any) -> tuple[pl.Trainer, dict[str, Any]]:
     """The trainer and its callbacks by name."""
     callbacks = {name: build(node) for name, node in cfg.callbacks.items() if node is not None}
+    guards = [FiniteLoss(cfg.paths.run), StopOnSignal(f"{cfg.paths.run}/checkpoints/{LAST}")]
     terminal = sys.stderr.isatty()
     automatic = {"precision": fastest_precision(cfg.trainer.accelerator)} if cfg.trainer.precision == "auto" else {}
     trainer: pl.Trainer = build(
         cfg.trainer,
         **automatic,
-        callbacks=[*callbacks.values(), *([Progress()] if terminal else [])],
+        callbacks=[*callbacks.values(), *guards, *([Progress()] if terminal else [])],
         plugins=[AtomicCheckpointIO()],
         logger=logger or False,
         default_root_dir=cfg.paths.run,

@@ -53,7 +53,8 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
         The result; the files of the run lie in `cfg.paths.run`.
 
     Raises:
-        UserError: Data, checkpoint or tracking server are not what the config says.
+        UserError: Data, checkpoint or tracking server are not what the config says, or the disk is full. Of its kinds,
+            DivergedError: a training loss was NaN or infinite; OutOfMemoryError: the run needs more than there is.
     """
     silence()
     started, made = time.monotonic(), provenance()
@@ -66,21 +67,21 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
     settings: Evaluation = build(cfg.evaluation)
     check_settings(settings, datamodule.class_names, datamodule.label_kind, datamodule.views)
     task = build_task(cfg, config, datamodule)
-    earlier = check_resumable(cfg.ckpt_path, task.record) if cfg.ckpt_path else {}
+    resumes_from, earlier = check_resumable(cfg.ckpt_path, task.record) if cfg.ckpt_path else (None, {})
     tracker = build(cfg.tracking)
     with (
         run_files.claim(run_dir, config, resumes=bool(cfg.ckpt_path)),
         tracker.run(
             cfg.name, run_files.choices() | config, run_files.tags(datamodule), nested, earlier.get("run_id")
         ) as tracked,
+        run_files.interruptible(run_dir, nested),
     ):
         task.record["run_id"] = tracked.id
         print(run_files.opening(cfg, datamodule, task), flush=True)
         trainer, callbacks = build_trainer(cfg, tracked.logger)
         device = trainer.strategy.root_device  # after fit the task is back on the CPU
         outcome.remove(run_dir)
-        with run_files.interruptible(run_dir, nested):
-            trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+        trainer.fit(task, datamodule=datamodule, ckpt_path=resumes_from, weights_only=True)
         print("judging the best checkpoint on val and test", flush=True)
         best = run_dir / "checkpoints" / "best.ckpt"
         restore(task.network, read_checkpoint(best), best)
