@@ -158,7 +158,7 @@ def test_runtime_keys_are_those_that_the_workflow_passes():
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "build":
             group = ast.unparse(call.args[0]).partition(".")[2]
-            passed[group] = {keyword.arg for keyword in call.keywords}
+            passed[group] = {keyword.arg for keyword in call.keywords if keyword.arg}  # not those of a **
     passed = {group: keys for group, keys in passed.items() if keys}
     assert {"loss", "task", "trainer", "head"} <= set(passed)
     assert passed == {group: RUNTIME[group] for group in passed}
@@ -198,3 +198,9 @@ def test_all_problems_in_one_error():
     with pytest.raises(UserError, match=re.escape("3 things to put right:\n  model.dpth: ")) as caught:
         validate(cfg)
     assert len(str(caught.value).splitlines()) == 4
+
+
+def test_a_word_that_the_workflow_replaces_is_no_mistake():
+    node = "trainer: {_target_: lightning.pytorch.Trainer, precision: %s}"
+    assert problems(OmegaConf.create(node % "auto")) == []
+    assert [problem.path for problem in problems(OmegaConf.create(node % "fast"))] == ["trainer.precision"]
