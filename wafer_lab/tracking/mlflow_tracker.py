@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from wafer_lab.errors import UserError
+from wafer_lab.processes import rank
 from wafer_lab.tracking.tracker import NullRun, Run
 
 _log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class MLflowTracker:
         Raises:
             UserError: MLflow is not installed, or its store cannot be used.
         """
-        if _rank() != 0:
+        if rank() != 0:
             yield NullRun()
             return
         parent = _enclosing.get() if nested else None
@@ -350,12 +351,6 @@ def _brief_requests() -> Iterator[None]:
                 del os.environ[key]
             else:
                 os.environ[key] = value
-
-
-def _rank() -> int:
-    """This process's rank among those training together; launchers announce it in the environment."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0)
 
 
 def _status(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from wafer_lab.evaluation.judgement import check_settings, judge_predictions
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.evaluation.settings import Evaluation
-from wafer_lab.workflows import outcome, run_files
+from wafer_lab.workflows import outcome, run_files, together
 from wafer_lab.workflows.assemble import build_task, build_trainer
 from wafer_lab.workflows.checkpoint import check_resumable, read_checkpoint, restore
 from wafer_lab.workflows.external import external_set, external_test
@@ -47,15 +47,18 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
 
     Args:
         cfg: A composed and validated config.
-        nested: Whether it is tracked as a child of the run that is open; it is then judged without alternatives.
+        nested: Whether it is tracked as a child of the run that is open; it is then judged without alternatives, and
+            trained on one device.
 
     Returns:
         The result; the files of the run lie in `cfg.paths.run`.
 
     Raises:
         UserError: Data, checkpoint or tracking server are not what the config says.
+        SystemExit: 0 after training in every process but the first, which alone judges the model.
     """
     silence()
+    together.check(cfg, nested)
     started, made = time.monotonic(), provenance()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     run_dir = Path(cfg.paths.run)
@@ -75,12 +78,14 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
         ) as tracked,
     ):
         task.record["run_id"] = tracked.id
-        print(run_files.opening(cfg, datamodule, task), flush=True)
         trainer, callbacks = build_trainer(cfg, tracked.logger)
         device = trainer.strategy.root_device  # after fit the task is back on the CPU
-        outcome.remove(run_dir)
+        if together.is_first(trainer):
+            print(run_files.opening(cfg, datamodule, task), flush=True)
+            outcome.remove(run_dir)
         with run_files.interruptible(run_dir, nested):
             trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+        together.part(trainer)
         print("judging the best checkpoint on val and test", flush=True)
         best = run_dir / "checkpoints" / "best.ckpt"
         restore(task.network, read_checkpoint(best), best)
