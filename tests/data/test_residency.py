@@ -74,13 +74,6 @@ def test_mapped_maps_hold_no_cells_and_travel_as_the_name_of_their_store(maps):
     assert torch.equal(pickle.loads(pickle.dumps(drawer))[request][0], drawer[request][0])
 
 
-def test_a_request_from_a_device_is_answered_there(maps):
-    position = torch.arange(4)
-    for kind in ("memory", "mapped"):
-        batch = maps(kind).batches("val", CPU)
-        assert next(batch).image.device == position.device
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_processes_together_draw_the_batches_of_one(maps, kind):
     whole = maps(kind)

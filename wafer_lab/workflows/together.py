@@ -47,8 +47,8 @@ def is_first(trainer: pl.Trainer) -> bool:
     """
     if launched() > 1 and trainer.world_size == 1:
         raise UserError(
-            f"{launched()} processes were started, but trainer.devices and trainer.num_nodes are 1, so each would train "
-            "a model of its own; use trainer=ddp_nodes"
+            f"{launched()} processes were started, but trainer.devices and trainer.num_nodes are 1, so each would "
+            "train a model of its own; use trainer=ddp_nodes"
         )
     return bool(trainer.is_global_zero)
 
