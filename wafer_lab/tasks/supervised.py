@@ -40,7 +40,7 @@ class SupervisedTask(Task):
         super().__init__(network, **options)
         self.loss, self.scores, self.monitor, self.mode = loss, scores, monitor, mode
         self.class_names = tuple(class_names)
-        # Lightning's own mean over processes cuts the number of wafers to a whole number.
+        # Lightning's own mean over processes cuts the number of wafers to a whole number. `disable` looks for no NaN.
         self.validated = MeanMetric(nan_strategy="disable")
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -72,7 +72,8 @@ class SupervisedTask(Task):
                 f"training diverged: the network's outputs are not finite in epoch {self.current_epoch + 1}; lower "
                 "optimizer.lr, or try trainer.precision=32-true"
             )
-        self.validated.update(self.loss(logits, batch.target), weight=len(batch.row))
+        # Once per wafer: torchmetrics ignores weights where it looks for no NaN.
+        self.validated.update(self.loss(logits, batch.target).expand(len(batch.row)))
         self.scores.update(self.probabilities(logits), batch.target)
 
     def on_validation_epoch_end(self) -> None:
