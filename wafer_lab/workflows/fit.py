@@ -47,8 +47,7 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
 
     Args:
         cfg: A composed and validated config.
-        nested: Whether it is tracked as a child of the run that is open; it is then judged without alternatives, and
-            trained on one device.
+        nested: Whether it is a child of the run that is open: judged without alternatives, and on one device.
 
     Returns:
         The result; the files of the run lie in `cfg.paths.run`.
@@ -61,8 +60,7 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
     together.check(cfg, nested)
     started, made = time.monotonic(), provenance()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    run_dir = Path(cfg.paths.run)
-    config = resolved(cfg)
+    run_dir, config = Path(cfg.paths.run), resolved(cfg)
     datamodule: WaferDataModule = build(cfg.data)
     datamodule.setup()
     elsewhere = external_set(datamodule)
@@ -103,5 +101,4 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
         judgement = judge_counted(judgement, counter, task.network, run_dir, cfg.figures)
         outcome.write(run_dir, judgement, config, Gallery.of(datamodule.store))
         outcome.publish(run_dir, judgement, tracked)
-        scores = judgement.scores
-    return FitResult(run_dir, float(callbacks["best"].best_model_score), scores, predictions)
+    return FitResult(run_dir, float(callbacks["best"].best_model_score), judgement.scores, predictions)
