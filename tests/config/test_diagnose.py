@@ -115,3 +115,11 @@ def test_a_further_folder_of_configs(told, tmp_path):
     (tmp_path / "mine" / "model" / "own.yaml").write_text("_target_: toy_fab.Network\ndepth: 2\n")
     assert told("model=own", extra=str(tmp_path / "mine")) == []
     assert told("model=own") == ["model=own: model has no option own; options: net, net_deep"]
+
+
+def test_a_launcher_that_is_not_installed_is_named_with_its_package(told, monkeypatch):
+    monkeypatch.setattr("wafer_lab.config.diagnose._Composer.options", lambda self, group: ["basic"])
+    assert told("hydra/launcher=submitit_slurm", multirun=True) == [
+        "hydra/launcher=submitit_slurm: needs the package hydra-submitit-launcher, which is not installed; "
+        "pip install hydra-submitit-launcher"
+    ]

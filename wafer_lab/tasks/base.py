@@ -113,12 +113,14 @@ class Task(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make all that is random in a step a function of its place: a resumed run then repeats it exactly."""
-        state = np.random.SeedSequence((self.seed, self.current_epoch, batch_idx)).generate_state(1)
+        place = (self.seed, self.current_epoch, batch_idx, *([self.global_rank] if self.global_rank else []))
+        state = np.random.SeedSequence(place).generate_state(1)
         torch.manual_seed(int(state[0]))
 
     def on_validation_start(self) -> None:
         """Log the learning rate that the epoch ended with; later it would miss the epoch's row in the history."""
-        self.log("train/learning_rate", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
+        rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("train/learning_rate", rate, sync_dist=True)  # which is the same in every process
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the run's record beside the weights."""

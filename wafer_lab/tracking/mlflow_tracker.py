@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from wafer_lab.errors import UserError
+from wafer_lab.processes import rank
 from wafer_lab.tracking.limits import brief_requests
 from wafer_lab.tracking.outbox import Item, Outbox
 from wafer_lab.tracking.tracker import NullRun, Run
@@ -87,7 +88,7 @@ class MLflowTracker:
         Raises:
             UserError: MLflow is not installed, or its store cannot be used.
         """
-        if _rank() != 0:
+        if rank() != 0:
             yield NullRun()
             return
         parent = _enclosing.get() if nested else None
@@ -345,12 +346,6 @@ def _quiet() -> Iterator[None]:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
         yield
-
-
-def _rank() -> int:
-    """This process's rank among those training together; launchers announce it in the environment."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0)
 
 
 def _status(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from wafer_lab.evaluation.judgement import check_settings, judge_predictions
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.evaluation.settings import Evaluation
-from wafer_lab.workflows import outcome, run_files
+from wafer_lab.workflows import outcome, run_files, together
 from wafer_lab.workflows.assemble import build_task, build_trainer
 from wafer_lab.workflows.checkpoint import check_resumable, read_checkpoint, restore
 from wafer_lab.workflows.external import external_set, external_test
@@ -47,7 +47,7 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
 
     Args:
         cfg: A composed and validated config.
-        nested: Whether it is tracked as a child of the run that is open; it is then judged without alternatives.
+        nested: Whether it is a child of the run that is open: judged without alternatives, and on one device.
 
     Returns:
         The result; the files of the run lie in `cfg.paths.run`.
@@ -55,12 +55,13 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
     Raises:
         UserError: Data, checkpoint or tracking server are not what the config says, or the disk is full. Of its kinds,
             DivergedError: a training loss was NaN or infinite; OutOfMemoryError: the run needs more than there is.
+        SystemExit: 0 after training in every process but the first, which alone judges the model.
     """
     silence()
+    together.check(cfg, nested)
     started, made = time.monotonic(), provenance()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    run_dir = Path(cfg.paths.run)
-    config = resolved(cfg)
+    run_dir, config = Path(cfg.paths.run), resolved(cfg)
     datamodule: WaferDataModule = build(cfg.data)
     datamodule.setup()
     elsewhere = external_set(datamodule)
@@ -77,11 +78,13 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
         run_files.interruptible(run_dir, nested),
     ):
         task.record["run_id"] = tracked.id
-        print(run_files.opening(cfg, datamodule, task), flush=True)
         trainer, callbacks = build_trainer(cfg, tracked.logger)
         device = trainer.strategy.root_device  # after fit the task is back on the CPU
-        outcome.remove(run_dir)
+        if together.is_first(trainer):
+            print(run_files.opening(cfg, datamodule, task), flush=True)
+            outcome.remove(run_dir)
         trainer.fit(task, datamodule=datamodule, ckpt_path=resumes_from, weights_only=True)
+        together.part(trainer)
         print("judging the best checkpoint on val and test", flush=True)
         best = run_dir / "checkpoints" / "best.ckpt"
         restore(task.network, read_checkpoint(best), best)
@@ -99,5 +102,4 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
         judgement = judge_counted(judgement, counter, task.network, run_dir, cfg.figures)
         outcome.write(run_dir, judgement, config, Gallery.of(datamodule.store))
         outcome.publish(run_dir, judgement, tracked)
-        scores = judgement.scores
-    return FitResult(run_dir, float(callbacks["best"].best_model_score), scores, predictions)
+    return FitResult(run_dir, float(callbacks["best"].best_model_score), judgement.scores, predictions)

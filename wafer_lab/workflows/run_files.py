@@ -12,6 +12,7 @@ from wafer_lab.data.datamodule import PARTS, WaferDataModule
 from wafer_lab.errors import DivergedError, OutOfMemoryError, Terminated, UserError
 from wafer_lab.evaluation.provenance import git_revision
 from wafer_lab.files import write_text
+from wafer_lab.processes import rank
 from wafer_lab.tasks.base import Task
 from wafer_lab.workflows.faults import LOCK, explained, last_checkpoint, locked
 
@@ -20,7 +21,8 @@ from wafer_lab.workflows.faults import LOCK, explained, last_checkpoint, locked
 def claim(run_dir: Path, config: Mapping[str, Any], resumes: bool) -> Iterator[None]:
     """Make a folder this run's own, by its config.yaml; a mistake found before any checkpoint gives it back.
 
-    A folder in which a run died before its first checkpoint is free again.
+    A folder in which a run died before its first checkpoint is free again. Of processes that train together, the
+    first claims the folder for all.
 
     Args:
         run_dir: The folder, made where it is missing.
@@ -30,6 +32,9 @@ def claim(run_dir: Path, config: Mapping[str, Any], resumes: bool) -> Iterator[N
     Raises:
         UserError: The folder holds another run, or another process is running in it.
     """
+    if rank():
+        yield
+        return
     run_dir.mkdir(parents=True, exist_ok=True)
     file, text = run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config)))
     with locked(run_dir):
