@@ -1,6 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 
-from wafer_lab.config.diagnose import CommandLine, diagnose
+from wafer_lab.config.diagnose import CommandLine, _check_choice, _parse, diagnose
 
 
 @pytest.fixture
@@ -117,9 +119,10 @@ def test_a_further_folder_of_configs(told, tmp_path):
     assert told("model=own") == ["model=own: model has no option own; options: net, net_deep"]
 
 
-def test_a_launcher_that_is_not_installed_is_named_with_its_package(told, monkeypatch):
-    monkeypatch.setattr("wafer_lab.config.diagnose._Composer.options", lambda self, group: ["basic"])
-    assert told("hydra/launcher=submitit_slurm", multirun=True) == [
+def test_a_launcher_that_is_not_installed_is_named_with_its_package():
+    without = SimpleNamespace(options=lambda group: ["basic"])  # Hydra knows the options of installed packages alone
+    problem, _ = _check_choice(without, _parse("hydra/launcher=submitit_slurm"))
+    assert str(problem) == (
         "hydra/launcher=submitit_slurm: needs the package hydra-submitit-launcher, which is not installed; "
         "pip install hydra-submitit-launcher"
-    ]
+    )

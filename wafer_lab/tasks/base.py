@@ -108,7 +108,7 @@ class Task(pl.LightningModule):
 
     def log_train_loss(self, loss: Tensor, size: int) -> None:
         """Count a batch of `size` wafers into the epoch's mean training loss."""
-        self.train_loss.update(loss.detach(), size)
+        self.train_loss.update(loss.detach().expand(size))  # which ignores weights where it looks for no NaN
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

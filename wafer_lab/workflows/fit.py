@@ -69,10 +69,9 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
     check_settings(settings, datamodule.class_names, datamodule.label_kind, datamodule.views)
     task = build_task(cfg, config, datamodule)
     resumes_from, earlier = check_resumable(cfg.ckpt_path, task.record) if cfg.ckpt_path else (None, {})
-    tracker = build(cfg.tracking)
     with (
         run_files.claim(run_dir, config, resumes=bool(cfg.ckpt_path)),
-        tracker.run(
+        build(cfg.tracking).run(
             cfg.name, run_files.choices() | config, run_files.tags(datamodule), nested, earlier.get("run_id")
         ) as tracked,
         run_files.interruptible(run_dir, nested),
