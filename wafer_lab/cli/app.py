@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wafer_lab.cli import compare, data, evaluate, explain
+from wafer_lab.cli import compare, data, evaluate, explain, export
 from wafer_lab.errors import UserError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.add_typer(data.app, name="data")
 app.command()(evaluate.evaluate)
 app.command()(explain.explain)
 app.command()(compare.compare)
+app.command()(export.export)
 
 
 class Segmentation(StrEnum):
