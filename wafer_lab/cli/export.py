@@ -26,6 +26,6 @@ def export(
     made = exported.description
     shown = {"cam": "CAM", "hires_cam": "HiResCAM of the last feature map", None: "none"}[made.activation]
     typer.echo(
-        f"{out}: {out.stat().st_size / 1e6:.1f} MB; input (N, H, W) uint8 {made.kind}; {len(made.predictor.class_names)} "
-        f"classes; views {made.predictor.tta}; activation map: {shown}"
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB; input (N, H, W) uint8 {made.kind}; "
+        f"{len(made.predictor.class_names)} classes; views {made.predictor.tta}; activation map: {shown}"
     )

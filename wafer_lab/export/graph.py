@@ -81,10 +81,10 @@ class WaferGraph(nn.Module):
             wafers: (N, H, W) uint8: die states 0 off-wafer, 1 pass, 2 fail (3 counts as 2), or grey levels.
 
         Returns:
-            `probabilities`, (N, C) float32, calibrated; NaN for a wafer that holds another value than a die state. Then,
-            of a segmenter, `masks`, (N, C, S, S) float32: each pixel's probability on the canvas. Else, where there is
-            one, `activation`, (N, C, h, w) float32: what each place of the last feature map adds to a class's logit, of
-            the wafer as it is; summed over the places it is the logit less the head's bias.
+            `probabilities`, (N, C) float32, calibrated; NaN for a wafer that holds another value than a die state.
+            Then, of a segmenter, `masks`, (N, C, S, S) float32: each pixel's probability on the canvas. Else, where
+            there is one, `activation`, (N, C, h, w) float32: what each place of the last feature map adds to a class's
+            logit, of the wafer as it is; summed over the places it is the logit less the head's bias.
         """
         image = self.draw(wafers)
         shown = torch.cat([turn(image, view) for view in self.views]) if len(self.views) > 1 else image
@@ -135,8 +135,8 @@ def _centres(cells: int, size: int) -> Tensor:
 def activation_of(network: nn.Module, in_channels: int, size: int) -> Activation | None:
     """What kind of activation map can be had without gradients, asked of the numbers.
 
-    `cam` where a linear head stands on the mean over positions. `hires_cam` where it stands on the mean and the maximum:
-    there the gradient is known in closed form, and HiResCAM of the last map needs none. Else None.
+    `cam` where a linear head stands on the mean over positions. `hires_cam` where it stands on the mean and the
+    maximum: there the gradient is known in closed form, and HiResCAM of the last map needs none. Else None.
     """
     if not isinstance(network, Classifier) or not isinstance(network.head, LinearHead):
         return None

@@ -1,6 +1,5 @@
 """A `WaferGraph` as one .onnx file that says what it is."""
 
-import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -53,10 +52,7 @@ def write_onnx(graph: WaferGraph, description: Description, out: Path) -> None:
 def _exported(graph: WaferGraph) -> Any:
     """The ONNX model, without what the exporter notes of this machine's source files."""
     shape = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
-    noisy = logging.getLogger("torch.onnx")
-    level = noisy.level
     try:
-        noisy.setLevel(logging.ERROR)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the exporter's own insides
             program = torch.onnx.export(

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wafer_lab.data.dies import as_grey, as_states, check_dies
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.predictor.predictor import Predictor
 from wafer_lab.export.description import KEY, Description
-from wafer_lab.export.wafers import as_grey, as_states, draw, enlarge
+from wafer_lab.export.wafers import draw, enlarge
 
 #: Wafers judged in one go.
 BATCH = 256
@@ -91,12 +92,11 @@ class WaferModel:
         Args:
             wafers: Maps, (H, W) of die states, or images, (H, W) uint8 grey levels; of any sizes.
         """
-        checked = as_states if self.kind == "maps" else as_grey
         good: list[NDArray[np.uint8]] = []
         errors = []
         for wafer in wafers:
             try:
-                good.append(checked(np.asarray(wafer)))
+                good.append(self._checked(wafer))
                 errors.append("")
             except UserError as error:
                 errors.append(str(error))
@@ -150,7 +150,7 @@ class WaferModel:
         """
         if self.description.activation is None:
             return None
-        checked = (as_states if self.kind == "maps" else as_grey)(np.asarray(wafer))
+        checked = self._checked(wafer)
         canvas, (height, width) = self.description.canvas, checked.shape
         evidence = self.run(checked[None], ["activation"])["activation"][0]
         heat = enlarge(np.maximum(evidence, 0), canvas + self.description.padding)[:, :canvas, :canvas]
@@ -158,6 +158,13 @@ class WaferModel:
         heat = heat[:, rows[:, None], columns]
         peak = heat.max((1, 2), keepdims=True)
         return np.divide(heat, peak, out=np.zeros_like(heat), where=peak > 0).astype(np.float32)
+
+    def _checked(self, wafer: Any) -> NDArray[np.uint8]:
+        if self.kind == "images":
+            return as_grey(np.asarray(wafer))
+        states = as_states(np.asarray(wafer))
+        check_dies(states)
+        return states
 
     def run(self, wafers: NDArray[np.uint8], outputs: Sequence[str] | None = None) -> dict[str, NDArray[np.float32]]:
         """Ask the graph itself.
