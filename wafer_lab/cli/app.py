@@ -2,7 +2,7 @@
 
 import typer
 
-from wafer_lab.cli import compare, data, evaluate, explain, export, predict
+from wafer_lab.cli import compare, data, demo, evaluate, explain, export, predict
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +16,7 @@ app.command()(explain.explain)
 app.command()(compare.compare)
 app.command()(export.export)
 app.command()(predict.predict)
+app.command()(demo.demo)
 
 
 def main() -> None:

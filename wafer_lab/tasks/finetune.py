@@ -58,7 +58,6 @@ class Finetune:
             network.encoder.eval()
         return list(stages)[:thawed]
 
-
     def never_thawed(self, network: Any, epochs: int) -> list[str]:
         """The stages that `gradual` does not reach in so many epochs, from the top down; none in other modes."""
         if self.mode != "gradual":

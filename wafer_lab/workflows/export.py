@@ -21,6 +21,7 @@ from wafer_lab.export.onnx_file import OPSET, write_onnx
 from wafer_lab.models.timm_encoder import TimmEncoder
 from wafer_lab.workflows.checkpoint import Loaded, load_task
 from wafer_lab.workflows.finished import METRICS, TABLE
+from wafer_lab.workflows.usual import usual_of
 
 #: What is kept of the checkpoint's record; the config stays in the run.
 _RECORD = ("split_digest", "data_fingerprint", "version", "run_id")
@@ -88,6 +89,10 @@ def describe_run(run: Path, loaded: Loaded, graph: WaferGraph, made: Mapping[str
     """
     encoder = getattr(loaded.network, "encoder", None)
     record = {key: loaded.record[key] for key in _RECORD if loaded.record.get(key) is not None}
+    # Of the network as it was trained; what was quantised or pruned is sure of other things.
+    usual = None if made else usual_of(run, loaded.predictor)
+    if usual is not None:
+        record["usual"] = usual.to_dict()
     versions = {"opset": OPSET, "torch": torch.__version__, "wafer_lab": wafer_lab.__version__}
     return Description(
         kind=graph.drawing.kind,
