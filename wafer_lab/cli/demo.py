@@ -1,5 +1,7 @@
 """``wafer-lab demo``: a trained model in the browser."""
 
+import signal
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +29,7 @@ def demo(
     from wafer_lab.demo.app import bound, serve
     from wafer_lab.demo.model import open_model
 
-    with bound(host, port) as listening:
-        serve(
-            lambda: open_model(model), listening, lambda address: typer.echo(f"{model} is at {address} (Ctrl-C ends)")
-        )
+    # As Ctrl-C, so that uploads are deleted.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    with bound(host, port) as listening, suppress(KeyboardInterrupt):
+        serve(lambda: open_model(model), listening, lambda address: typer.echo(f"{address} shows {model}; Ctrl-C ends"))

@@ -84,17 +84,17 @@ def _set(model: DemoModel, p: NDArray[np.float64], order: NDArray[np.intp]) -> P
         what = "every label that a wafer has" if multilabel else "the true class"
         promise = (
             f"Conformal, fitted on the run's val wafers: such sets hold {what} with a probability of "
-            f"{model.usual.sets.coverage:.0%}, on average over wafers like those. "
+            f"{_percent(model.usual.sets.coverage)}, on average over wafers like those. "
             "No promise for new lots or new patterns."
         )
     elif multilabel:
         inside = p[0] >= 1 - _COVERAGE
-        promise = f"Labels of a calibrated probability of {1 - _COVERAGE:.0%} or more. {_NO_VAL}"
+        promise = f"Labels of a calibrated probability of {_percent(1 - _COVERAGE)} or more. {_NO_VAL}"
     else:
         before = np.cumsum(p[0, order]) - p[0, order]
         inside = np.zeros(len(order), dtype=bool)
         inside[order[before < _COVERAGE]] = True
-        promise = f"The most probable classes that together reach {_COVERAGE:.0%}. {_NO_VAL}"
+        promise = f"The most probable classes that together reach {_percent(_COVERAGE)}. {_NO_VAL}"
     return PredictionSet(tuple(model.class_names[k] for k in order if inside[k]), promise)
 
 
@@ -112,11 +112,16 @@ def _warning(model: DemoModel, p: NDArray[np.float64]) -> str:
     if found <= limit:
         return ""
     compared = (
-        f"less than for {SHARE:.0%} of the run's val wafers"
+        f"less than for {_percent(SHARE)} of the run's val wafers"
         if model.usual is not None
-        else f"less than {1 - _DOUBT:.0%}"
+        else f"less than {_percent(1 - _DOUBT)}"
     )
+    what = "combination of labels" if model.predictor.target_kind == "multilabel" else "class"
     return (
-        f"May be an unknown pattern, or a hard case of a known one: the model is {1 - found:.0%} sure of its answer, "
-        f"{compared}. {_WEAK}"
+        "May be an unknown pattern, or a hard case of a known one: the most probable "
+        f"{what} has a probability of {_percent(1 - found)}, {compared}. {_WEAK}"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -9,108 +9,112 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Read when gradio is imported. Nobody is told that it is used.
+# Read when gradio is imported: nobody is told that it is used.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
 from wafer_lab.demo.answer import answer
-from wafer_lab.demo.batch import EVERY, HEADERS, SHOWN, Batch, filtered, judge_file, summary
+from wafer_lab.demo.batch import EVERY, Batch, judge_file, listing, summary, together
 from wafer_lab.demo.examples import simulated_examples
 from wafer_lab.demo.model import DemoModel
-from wafer_lab.demo.page import CSS, answer_page, error_page, waiting_page
-from wafer_lab.demo.reading import legend_text, read_wafer
+from wafer_lab.demo.page import CSS, answer_page, error_page, legend, waiting_page
+from wafer_lab.demo.reading import read_wafer
 from wafer_lab.errors import UserError
 
 _MOST_UPLOADED = "4gb"
 # Seconds between looks for uploads to delete, and the age at which they are.
 _CLEANING = (600, 3600)
-_INTERNAL: Any = "private"
+_UPLOAD_HEIGHT = 130
+_ONE = "Choose a file or an example."
+_MANY = "Choose a file; every wafer in it is judged. Several .npy maps or images can be chosen together."
 
 
-def build(model: DemoModel) -> gr.Blocks:
-    """The pages of a model."""
-    with gr.Blocks(title=f"wafer_lab: {model.name}", analytics_enabled=False, delete_cache=_CLEANING) as pages:
-        gr.Markdown(f"# {model.name}\nWhat a model that was trained with wafer_lab says of your wafers.")
+def build(model: DemoModel, folder: Path) -> gr.Blocks:
+    """The pages of a model.
+
+    Args:
+        model: What is asked.
+        folder: Where tables are kept for download.
+    """
+    kind = model.judge.kind
+    told = f"A model of {len(model.class_names)} classes of {'wafer maps' if kind == 'maps' else 'images'}"
+    with gr.Blocks(title=f"{model.name}, wafer_lab", analytics_enabled=False, delete_cache=_CLEANING) as pages:
+        gr.Markdown(
+            f"# {model.name}\nA model of {told}, trained with wafer_lab. Nothing leaves the machine that serves it."
+        )
         with gr.Tab("One wafer"):
             _one_wafer(model)
         with gr.Tab("Batch"):
-            _batch(model)
+            _batch(model, folder)
     return pages
 
 
 def _one_wafer(model: DemoModel) -> None:
     maps = model.judge.kind == "maps"
     examples = simulated_examples(model.predictor.target_kind) if maps else {}
-    what = "a map (.npy, .png), LSWMD.pkl or the MixedWM38 .npz" if maps else "an image"
-    choices = list(examples)
     with gr.Row():
-        upload = gr.File(label=f"Your wafer: {what}", height=150, elem_id="upload", min_width=260)
-        with gr.Column(min_width=260):
-            row = gr.Number(0, label="Row, where the file holds several wafers", precision=0, minimum=0, visible=maps)
-            again = gr.Button("Judge this row", visible=maps, elem_id="again")
-    picked = gr.Radio(choices, label="Or a simulated wafer, one per class", visible=maps, elem_id="examples")
+        upload = gr.File(
+            label="Map: .npy, .png, .pkl, .npz" if maps else "Image",
+            height=_UPLOAD_HEIGHT,
+            elem_id="upload",
+            min_width=260,
+        )
+        with gr.Column(min_width=260, visible=maps):
+            row = gr.Number(0, label="Row, where the file holds several wafers", precision=0, minimum=0, elem_id="row")
+            again = gr.Button("Judge this row", elem_id="again")
+    picked = gr.Radio(list(examples), label="Or a simulated wafer, one per class", visible=maps, elem_id="examples")
     if maps:
-        gr.Markdown(f"A picture of a map has one colour per die state: {legend_text()}.", elem_classes="legend")
-    said = gr.HTML(waiting_page("Choose a file or an example."), elem_id="answer")
+        gr.HTML(legend())
+    said = gr.HTML(waiting_page(_ONE), elem_id="answer")
 
     def of_file(file: str | None, row: float | None) -> tuple[str, None]:
+        """Judge an upload, and take back the choice of an example."""
         if file is None:
-            return waiting_page("Choose a file or an example."), None
+            return waiting_page(_ONE), None
         path = Path(file)
         try:
-            wafer = read_wafer(path, int(row or 0), model.judge.kind)
-            found = answer(model, wafer)
+            found = answer(model, read_wafer(path, int(row or 0), model.judge.kind))
         except UserError as error:
             return error_page(str(error)), None
         return answer_page(found, model.judge.kind, model.method, path.name), None
 
     def of_example(name: str) -> tuple[str, None]:
-        found = answer(model, examples[name])
-        return answer_page(found, "maps", model.method, f"A simulated wafer of {name}"), None
+        """Judge an example, and take back the upload."""
+        return answer_page(answer(model, examples[name]), "maps", model.method, f"A simulated wafer of {name}"), None
 
-    gr.on([upload.upload, row.submit, again.click], of_file, [upload, row], [said, picked], api_visibility=_INTERNAL)
-    picked.input(of_example, picked, [said, upload], api_visibility=_INTERNAL)
+    shared: dict[str, Any] = {"api_visibility": "private", "show_progress_on": said}
+    gr.on([upload.upload, row.submit, again.click], of_file, [upload, row], [said, picked], **shared)
+    upload.clear(lambda: waiting_page(_ONE), None, said, **shared)
+    picked.input(of_example, picked, [said, upload], **shared)
 
 
-def _batch(model: DemoModel) -> None:
+def _batch(model: DemoModel, folder: Path) -> None:
     kept = gr.State(None, delete_callback=_forget)
     upload = gr.File(
-        label="A file of wafers: anything that wafer-lab predict reads", height=150, elem_id="batch-upload"
+        label="What wafer-lab predict reads", height=_UPLOAD_HEIGHT, file_count="multiple", elem_id="batch-upload"
     )
-    totals = gr.HTML(waiting_page("Choose a file; every wafer in it is judged."), elem_id="totals")
-    download = gr.DownloadButton("Download all rows (.csv)", interactive=False, elem_id="download")
-    with gr.Row():
-        name = gr.Dropdown([EVERY, *_answers(model)], value=EVERY, label="Class", elem_id="class-filter")
-        least = gr.Slider(0, 1, 0, step=0.01, label="Probability at least", elem_id="least")
-        errors = gr.Checkbox(False, label="Only rows with errors", elem_id="only-errors")
-    counted = gr.Markdown("", elem_id="counted")
-    kinds: Any = ["number", "str", "str", "str", "str"]
-    table = gr.Dataframe(
-        headers=list(HEADERS),
-        datatype=kinds,
-        type="array",
-        interactive=False,
-        label="Answers",
-        elem_id="table",
-        wrap=True,
-    )
+    totals = gr.HTML(waiting_page(_MANY), elem_id="totals")
+    with gr.Column(visible=False) as below:
+        download = gr.DownloadButton("Download all rows (.csv)", variant="primary", elem_id="download")
+        with gr.Row(elem_id="filters"):
+            name = gr.Dropdown(_answers(model), value=EVERY, label="Class", elem_id="class-filter")
+            least = gr.Slider(0, 1, 0, step=0.01, label="Probability at least", elem_id="least")
+            errors = gr.Checkbox(False, label="Only rows with errors", elem_id="only-errors")
+        table = gr.HTML("", elem_id="table")
     filters = [name, least, errors]
 
-    def judged(file: str | None, before: Batch | None, *chosen: Any, progress: Any = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008 - how gradio is asked for it
+    def nothing(page: str) -> tuple[Any, ...]:
+        return None, page, gr.update(visible=False), gr.update(value=None), ""
+
+    def judged(files: list[str] | None, before: Batch | None, *chosen: Any, progress: Any) -> tuple[Any, ...]:
+        """Judge what was uploaded, in place of what was judged before."""
         _forget(before)
-        if file is None:
-            return (
-                None,
-                waiting_page("Choose a file; every wafer in it is judged."),
-                gr.update(interactive=False),
-                [],
-                "",
-            )
-        folder = Path(tempfile.mkdtemp(prefix="batch-"))
+        if not files:
+            return nothing(waiting_page(_MANY))
+        place = Path(tempfile.mkdtemp(dir=folder))
         done = 0
 
         def told(count: int) -> None:
@@ -119,32 +123,36 @@ def _batch(model: DemoModel) -> None:
             progress((done, None), desc="Judging", unit="wafers")
 
         try:
-            batch = judge_file(model, Path(file), folder, told)
+            batch = judge_file(model, together([Path(file) for file in files], place), place, told)
         except UserError as error:
-            shutil.rmtree(folder)
-            return None, error_page(str(error)), gr.update(interactive=False, value=None), [], ""
-        button = gr.update(interactive=True, value=str(batch.table))
-        return batch, summary(batch), button, *_shown(batch, *chosen)
+            shutil.rmtree(place)
+            return nothing(error_page(str(error)))
+        button = gr.update(value=str(batch.table))
+        return batch, summary(batch), gr.update(visible=True), button, listing(batch, *chosen)
 
-    def look(batch: Batch | None, *chosen: Any) -> tuple[list[list[Any]], str]:
-        return _shown(batch, *chosen) if batch else ([], "")
+    def with_progress(files: Any, before: Any, *chosen: Any, progress: Any = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008 - gradio looks for it there
+        return judged(files, before, *chosen, progress=progress)
 
-    outputs = [kept, totals, download, table, counted]
-    upload.upload(judged, [upload, kept, *filters], outputs, api_visibility=_INTERNAL)
-    upload.clear(judged, [upload, kept, *filters], outputs, api_visibility=_INTERNAL)
-    gr.on([name.input, least.release, errors.input], look, [kept, *filters], [table, counted], api_visibility=_INTERNAL)
+    def look(batch: Batch | None, *chosen: Any) -> str:
+        return listing(batch, *chosen) if batch else ""
+
+    shared: dict[str, Any] = {"api_visibility": "private"}
+    outputs = [kept, totals, below, download, table]
+    gr.on(
+        [upload.upload, upload.clear, upload.delete],
+        with_progress,
+        [upload, kept, *filters],
+        outputs,
+        show_progress_on=totals,
+        **shared,
+    )
+    gr.on([name.input, least.release, errors.input], look, [kept, *filters], table, **shared)
 
 
 def _answers(model: DemoModel) -> list[str]:
-    """What wafers can be called."""
-    names = model.class_names
-    return [*names] if "none" in names or model.predictor.target_kind == "multiclass" else [*names, "none"]
-
-
-def _shown(batch: Batch, name: str, least: float, only_errors: bool) -> tuple[list[list[Any]], str]:
-    found = filtered(batch, name, least, only_errors)
-    first = f", the first {SHOWN:,} are shown" if found.count > SHOWN else ""
-    return found.rows, f"{found.count:,} of {batch.wafers:,} rows{first}."
+    """What the filter offers."""
+    names = [EVERY, *model.class_names]
+    return names if "none" in names or model.predictor.target_kind == "multiclass" else [*names, "none"]
 
 
 def _forget(batch: Batch | None) -> None:
@@ -153,14 +161,17 @@ def _forget(batch: Batch | None) -> None:
         shutil.rmtree(batch.table.parent, ignore_errors=True)
 
 
-def application(model: DemoModel) -> FastAPI:
-    """The pages as an ASGI application."""
+def application(model: DemoModel, folder: Path) -> FastAPI:
+    """The pages as an ASGI application; arguments as for `build`.
+
+    Gradio's own `launch` is not used: it asks its server through whatever proxy the machine has, and prints.
+    """
     theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
     return gr.mount_gradio_app(
         FastAPI(openapi_url=None),
-        build(model),
+        build(model, folder),
         "/",
         footer_links=[],
         run_history=False,
@@ -176,7 +187,7 @@ def application(model: DemoModel) -> FastAPI:
 
 @contextmanager
 def bound(host: str, port: int) -> Iterator[socket.socket]:
-    """A listening socket: taken first, so that a port in use is told at once.
+    """A listening socket: taken before anything slow, so that a port in use is told at once.
 
     Raises:
         UserError: Somebody else has the port, or there is no such address here.
@@ -184,30 +195,24 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot listen on {host}:{port} ({reason}); choose another --port or --host") from None
+    except OSError as error:
+        raise UserError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port or --host") from None
     with listening:
         yield listening
 
 
 def serve(load: Callable[[], DemoModel], listening: socket.socket, told: Callable[[str], None]) -> None:
-    """Load a model and serve its pages until Ctrl-C. What is uploaded is deleted at the end.
+    """Load a model and serve its pages until Ctrl-C. What was uploaded is deleted at the end.
 
     Args:
         load: Opens the model.
         listening: From `bound`.
         told: Told the address.
     """
-    before = tempfile.tempdir
+    model = load()
     with tempfile.TemporaryDirectory(prefix="wafer-lab-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        tempfile.tempdir = folder
-        try:
-            server = uvicorn.Server(uvicorn.Config(application(load()), log_level="warning"))
-            host, port = listening.getsockname()[:2]
-            told(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-            server.run(sockets=[listening])
-        finally:
-            tempfile.tempdir = before
-            del os.environ["GRADIO_TEMP_DIR"]
+        server = uvicorn.Server(uvicorn.Config(application(model, Path(folder)), log_level="warning"))
+        host, port = listening.getsockname()[:2]
+        told(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        server.run(sockets=[listening])

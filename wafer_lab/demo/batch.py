@@ -1,7 +1,8 @@
 """A file of wafers: its answers as a table to filter and download, and what they add up to."""
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -16,14 +17,14 @@ from wafer_lab.data.readers import open_source
 from wafer_lab.data.rows import FAIL, PASS, Kind, Rows, Source, Target
 from wafer_lab.data.store import Store
 from wafer_lab.demo.model import DemoModel
-from wafer_lab.demo.page import chart
+from wafer_lab.demo.page import chart, rows_page
 from wafer_lab.demo.reading import without_folder
 from wafer_lab.errors import UserError
 from wafer_lab.workflows.labelling import label_source
 
 #: Rows shown; the download has all.
 SHOWN = 500
-HEADERS = ("row", "file", "prediction", "probability", "error")
+_HEADERS = ("row", "file", "prediction", "probability", "error")
 EVERY = "every class"
 
 
@@ -120,7 +121,7 @@ class Matching(NamedTuple):
     """Rows that a filter lets through.
 
     Attributes:
-        rows: The first `SHOWN`, in the columns of `HEADERS`.
+        rows: The first `SHOWN`, see `listing`.
         count: How many there are in all.
     """
 
@@ -155,12 +156,44 @@ def filtered(batch: Batch, name: str = EVERY, least: float = 0.0, only_errors: b
     return Matching(shown, count)
 
 
+def listing(batch: Batch, name: str = EVERY, least: float = 0.0, only_errors: bool = False) -> str:
+    """What `filtered` lets through as HTML, without columns that say nothing: one file's name, or no errors."""
+    found = filtered(batch, name, least, only_errors)
+    first = f"; the first {SHOWN:,} are shown, the download has all" if found.count > SHOWN else ""
+    told = f"{found.count:,} of {batch.wafers:,} rows{first}."
+    said = [k for k in range(len(_HEADERS)) if k != 1 or len({row[1] for row in found.rows}) > 1]
+    said = [k for k in said if k != 4 or any(row[4] for row in found.rows)]
+    return rows_page([_HEADERS[k] for k in said], [[row[k] for k in said] for row in found.rows], told)
+
+
+def together(uploads: Sequence[Path], folder: Path) -> Path:
+    """One upload as it is; several as a folder of them.
+
+    Args:
+        uploads: At least one file.
+        folder: Where the folder may be made.
+
+    Raises:
+        UserError: Two have one name.
+    """
+    if len(uploads) == 1:
+        return uploads[0]
+    twice = [name for name, count in Counter(file.name for file in uploads).items() if count > 1]
+    if twice:
+        raise UserError(f"two of the files are called {twice[0]}; rename one")
+    made = folder / "uploads"
+    made.mkdir()
+    for file in uploads:
+        os.link(file, made / file.name)
+    return made
+
+
 def summary(batch: Batch) -> str:
     """What a file adds up to, as HTML."""
     facts = {"wafers": f"{batch.wafers:,}", "not judged": f"{batch.faults:,}"}
     dies = batch.passed + batch.failed
     if dies:
-        facts |= {"dies": f"{dies:,}", "yield (passing dies / dies)": f"{100 * batch.passed / dies:.1f} %"}
+        facts |= {"dies": f"{dies:,}", "yield (passing dies)": f"{100 * batch.passed / dies:.1f} %"}
     boxes = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in facts.items())
     judged = max(1, batch.wafers - batch.faults)
     shares = {f"{name} ({count:,})": count / judged for name, count in batch.counts.items()}

@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 from wafer_lab.data.simulator import Simulator
 from wafer_lab.evaluation.predictions import TargetKind
 
-_SEED = 11
 _WAFERS = {"multiclass": 90, "multilabel": 380}
+# Of about the size of WM-811K's, with few random defects: people shall see the pattern.
+_SEED, _SHAPE, _DEFECTS, _LOT = 0, (37, 37), (20.0, 40.0), 5
 _NORMAL = "none"
 
 
@@ -18,7 +19,15 @@ def simulated_examples(target_kind: TargetKind) -> dict[str, NDArray[np.uint8]]:
         target_kind: Of the model: WM-811K's nine classes, or MixedWM38's eight patterns, each alone, and `none`.
     """
     frequencies = "uniform" if target_kind == "multiclass" else None
-    source = Simulator(_WAFERS[target_kind], target_kind, frequencies, _SEED)
+    source = Simulator(
+        _WAFERS[target_kind],
+        target_kind,
+        frequencies,
+        _SEED,
+        wafers_per_lot=_LOT,
+        random_defects=_DEFECTS,
+        shape=_SHAPE,
+    )
     found: dict[str, NDArray[np.uint8]] = {}
     for rows in source.rows():
         assert rows.cells is not None

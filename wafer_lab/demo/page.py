@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -15,6 +15,8 @@ from wafer_lab.evaluation.palette import HOT, LEGEND, colours
 # Pictures are enlarged to about this many pixels a side, by whole blocks, so that a saved one can be read again.
 _SIDE = 480
 
+_LEFT_OUT = "The set goes by probability alone; the decision rule weighs classes, too, and names one that is not in it."
+
 #: For the page's head. Blue and vermilion are Okabe and Ito's; signs and words always say the same as colours do.
 CSS = """
 .gradio-container {max-width: 1080px !important; margin: 0 auto}
@@ -23,6 +25,8 @@ CSS = """
 .wl h3 {font-size: 1rem; margin: 1.1rem 0 .35rem}
 .wl p {margin: .25rem 0}
 .wl .quiet {color: var(--body-text-color); opacity: .82; font-size: .875rem}
+.wl .small {font-size: .875rem}
+#filters, #filters .form {flex-wrap: wrap}
 .wl .columns {display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 0 2rem}
 .wl .wafers {display: flex; flex-wrap: wrap; gap: 1rem; margin-top: .8rem}
 .wl figure {margin: 0; flex: 1 1 200px; max-width: 340px; min-width: 0}
@@ -36,8 +40,14 @@ CSS = """
   margin: .8rem 0; border-radius: 4px}
 .wl .error {border-left: 5px solid #D55E00; background: var(--background-fill-secondary); padding: .7rem .9rem;
   border-radius: 4px; overflow-wrap: anywhere}
-.wl table {width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums}
-.wl th, .wl td {text-align: left; font-weight: normal; padding: .16rem .4rem .16rem 0; border: 0}
+.wl table {width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; border: 0 !important}
+.wl tr {border: 0 !important; background: none !important}
+.wl th, .wl td {text-align: left; font-weight: normal; padding: .16rem .4rem .16rem 0; border: 0 !important}
+.wl .rows {overflow: auto; max-height: 30rem; border: 1px solid var(--border-color-primary); border-radius: 8px}
+.wl .rows th, .wl .rows td {padding: .3rem .7rem; vertical-align: top}
+.wl .rows thead th {position: sticky; top: 0; background: var(--background-fill-secondary); font-weight: 600}
+.wl .rows tbody tr {border-top: 1px solid var(--border-color-primary) !important}
+.wl .rows .wide {overflow-wrap: anywhere; min-width: 9rem}
 .wl td.number {text-align: right; white-space: nowrap; width: 4.6em}
 .wl td.bar {width: 45%}
 .wl td.bar div {background: var(--border-color-primary); border-radius: 3px}
@@ -46,9 +56,9 @@ CSS = """
 .dark .wl td.bar span {background: #56B4E9}
 .wl .chip {display: inline-block; border: 1px solid var(--body-text-color); border-radius: 1em; padding: .05rem .7rem;
   margin: .15rem .3rem .15rem 0}
-.wl dl {display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: .6rem; margin: 0}
+.wl dl {display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: .6rem; margin: 0}
 .wl dl div {background: var(--background-fill-secondary); border-radius: 8px; padding: .5rem .8rem}
-.wl dt {font-size: .875rem} .wl dd {margin: 0; font-size: 1.35rem; font-weight: 600}
+.wl dt {font-size: .875rem} .wl dd {margin: 0; font-size: 1.25rem; font-weight: 600; overflow-wrap: anywhere}
 .wl ul {margin: .25rem 0; padding-left: 1.2rem; list-style: disc}
 """
 
@@ -104,12 +114,46 @@ def picture(wafer: NDArray[np.uint8], heat: NDArray[np.floating] | None, kind: s
     from PIL import Image
 
     shown = np.zeros(wafer.shape) if heat is None else np.asarray(heat, dtype=np.float64)
+    if kind == "maps":
+        shown = shown * (wafer > 0)
     pixels = (colours(wafer, shown, kind) * 255).round().astype(np.uint8)
     across = max(1, _SIDE // max(wafer.shape))
     pixels = pixels.repeat(across, axis=0).repeat(across, axis=1)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def legend() -> str:
+    """The colours that a picture of a map may have."""
+    return _page(f'<p class="small">A picture of a map has one of these colours per die: {_keys(codes=True)}</p>')
+
+
+def rows_page(headers: Sequence[str], rows: Sequence[Sequence[object]], told: str) -> str:
+    """A table that scrolls by itself, under a line that says what it shows.
+
+    Args:
+        headers: Of its columns.
+        rows: Of its cells.
+        told: The line.
+    """
+    top = "".join(f'<th scope="col">{escape(header)}</th>' for header in headers)
+    wide = [' class="wide"' if header in ("file", "error") else "" for header in headers]
+    body = "".join(
+        f"<tr>{''.join(f'<td{css}>{escape(str(cell))}</td>' for css, cell in zip(wide, row, strict=True))}</tr>"
+        for row in rows
+    )
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    scrolling = f'<div class="rows" role="region" aria-label="Answers" tabindex="0">{table}</div>' if rows else ""
+    return _page(f"<p>{escape(told)}</p>{scrolling}")
+
+
+def _keys(codes: bool = False) -> str:
+    """Swatches of the die states, with their colours' codes if asked for."""
+    return "".join(
+        f'<span class="key" style="background:{colour}"></span> {escape(state)}{f" {colour}" if codes else ""}&ensp;'
+        for state, colour in LEGEND.items()
+    )
 
 
 def _page(inside: str) -> str:
@@ -140,14 +184,10 @@ def _size(wafer: NDArray[np.uint8], kind: str) -> str:
 def _figures(said: Answer, kind: str, method: str) -> str:
     what = "wafer map" if kind == "maps" else "image"
     css = ' class="image"' if kind == "images" else ""
-    keys = "".join(
-        f'<span class="key" style="background:{colour}"></span> {escape(state)}&ensp;'
-        for state, colour in LEGEND.items()
-        if kind == "maps"
-    )
+    keys = _keys() if kind == "maps" else "The image"
     plain = (
         f'<figure><img{css} src="{picture(said.wafer, None, kind)}" alt="The {what}, '
-        f'{_size(said.wafer, kind)}"><figcaption>{keys or "The image"}</figcaption></figure>'
+        f'{_size(said.wafer, kind)}"><figcaption>{keys}</figcaption></figure>'
     )
     if said.heat is None:
         return f'<div class="wafers">{plain}</div><p class="quiet">This model cannot show where it looks.</p>'
@@ -176,7 +216,11 @@ def _chances(said: Answer) -> str:
 def _set(said: Answer) -> str:
     chips = "".join(f'<span class="chip">{escape(name)}</span>' for name in said.sets.names)
     none = "empty: no class is probable enough, which is a sign of a wafer unlike those the model knows"
-    return f'<h3>Prediction set</h3><p>{chips or none}</p><p class="quiet">{escape(said.sets.promise)}</p>'
+    left_out = [
+        name for name in said.prediction.split("+") if name in said.probabilities and name not in said.sets.names
+    ]
+    rule = f" {_LEFT_OUT}" if left_out else ""
+    return f'<h3>Prediction set</h3><p>{chips or none}</p><p class="quiet">{escape(said.sets.promise)}{rule}</p>'
 
 
 def _points_to(said: Answer) -> str:
