@@ -185,6 +185,11 @@ def application(model: DemoModel, folder: Path) -> FastAPI:
     )
 
 
+def server_config(pages: FastAPI) -> uvicorn.Config:
+    """How the pages are served: quietly, and without waiting for browsers that stay connected at the end."""
+    return uvicorn.Config(pages, log_level="warning", timeout_graceful_shutdown=1)
+
+
 @contextmanager
 def bound(host: str, port: int) -> Iterator[socket.socket]:
     """A listening socket: taken before anything slow, so that a port in use is told at once.
@@ -212,7 +217,7 @@ def serve(load: Callable[[], DemoModel], listening: socket.socket, told: Callabl
     model = load()
     with tempfile.TemporaryDirectory(prefix="wafer-lab-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        server = uvicorn.Server(uvicorn.Config(application(model, Path(folder)), log_level="warning"))
+        server = uvicorn.Server(server_config(application(model, Path(folder))))
         host, port = listening.getsockname()[:2]
         told(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         server.run(sockets=[listening])
