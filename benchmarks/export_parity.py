@@ -1,9 +1,9 @@
 """Every option of conf/model, exported and compared with PyTorch: python benchmarks/export_parity.py [LSWMD.pkl].
 
 The networks are random, but with batch statistics of a few batches and a head scaled so that wafers get different
-classes, as the table counts. Wafers are real where a file is named, else simulated, plus random grids of odd sizes; judged one at a
-time, in a batch of one size, and in a batch of mixed sizes, and compared with what the canvas code and the network say
-in PyTorch. Seconds are those of the export, on the process's CPU clock.
+classes, as the table counts. Wafers are real where a file is named, else simulated, plus random grids of odd sizes;
+judged one at a time, in a batch of one size, and in a batch of mixed sizes, and compared with what the canvas code and
+the network say in PyTorch. Seconds are those of the export, on the process's CPU clock.
 """
 
 import sys
