@@ -24,8 +24,10 @@ from wafer_lab.export.graph import Drawing, WaferGraph
 from wafer_lab.export.onnx_file import OPSET, write_onnx
 from wafer_lab.export.wafers import draw
 from wafer_lab.models.timm_encoder import TimmEncoder
+from wafer_lab.tracking.mlflow_tracker import MLflowTracker
+from wafer_lab.tracking.registry import Registered, register
 from wafer_lab.workflows.checkpoint import Loaded, load_task
-from wafer_lab.workflows.finished import METRICS, TABLE, datamodule_of, read_config
+from wafer_lab.workflows.finished import METRICS, TABLE, datamodule_of, read_config, run_id
 from wafer_lab.workflows.inference import kind_of
 
 #: What is kept of the checkpoint's record; the config stays in the run.
@@ -86,6 +88,25 @@ def export_run(
         write_onnx(graph, description, whole)
         quantise(whole, training_wafers(datamodule), description, out)
     return Exported(out, description)
+
+
+def register_run(run: Path, file: Path, name: str, alias: str | None) -> Registered:
+    """Put an exported file of a run into the registry of the store that the run was tracked in.
+
+    A run without tracking goes into the default store of its outputs, or where MLFLOW_TRACKING_URI says.
+
+    Raises:
+        UserError: `run` is no folder, or as `wafer_lab.tracking.registry.register`.
+    """
+    config = read_config(run)
+    tracking, outputs = config.get("tracking") or {}, Path(config.get("paths", {}).get("outputs", "outputs"))
+    tracker = MLflowTracker(
+        tracking.get("uri"),
+        tracking.get("experiment", "wafer_lab"),
+        tracking.get("artifacts", outputs / "mlartifacts"),
+        tracking.get("store", outputs / "mlflow.db"),
+    )
+    return register(file, tracker, name, alias, run_id(run))
 
 
 def _data(run: Path, tta: TTA) -> WaferDataModule:

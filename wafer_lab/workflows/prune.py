@@ -63,7 +63,7 @@ def prune_network(run: Path, loaded: Loaded, datamodule: WaferDataModule, amount
     if not 0 < amount < 1:
         raise UserError(f"--prune {amount:g} is no share of the weights; choose one between 0 and 1, such as 0.5")
     silence()
-    network, weights = loaded.network, _weights(loaded.network)
+    network, weights = loaded.network.train(), _weights(loaded.network)
     prune.global_unstructured(weights, pruning_method=prune.L1Unstructured, amount=amount)
     pl.seed_everything(loaded.config.seed, workers=True, verbose=False)
     trainer = pl.Trainer(
