@@ -76,12 +76,11 @@ class Served:
 
         wafers = [_array(wafer, self.model.kind) for wafer in data[COLUMN]]
         answers = self.model(wafers)
-        table = pd.DataFrame({"prediction": [answer.prediction or None for answer in answers]})
+        columns: dict[str, list[Any]] = {"prediction": [answer.prediction or None for answer in answers]}
         for k, name in enumerate(self.model.class_names):
-            said = [None if answer.error else float(answer.probabilities[k]) for answer in answers]
-            table[f"p_{name}"] = pd.Series(said, dtype=object)
-        table["error"] = [answer.error or None for answer in answers]
-        return table
+            columns[f"p_{name}"] = [None if said.error else float(said.probabilities[k]) for said in answers]
+        columns["error"] = [answer.error or None for answer in answers]
+        return pd.DataFrame(columns, dtype=object)  # which keeps None, where pandas would write NaN
 
 
 def _array(rows: Any, kind: str) -> Any:
