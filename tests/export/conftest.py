@@ -1,49 +1,19 @@
-"""Networks of conf/model, small and with settled batch statistics, and exports of them."""
+"""A toy model file that needs no training and no export, and predictors for it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
 from wafer_lab.evaluation.predictor.calibration import Calibration
 from wafer_lab.evaluation.predictor.decisions import Argmax
 from wafer_lab.evaluation.predictor.predictor import Predictor
 from wafer_lab.evaluation.settings import Evaluation
-from wafer_lab.export.graph import Drawing
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
-CANVAS = 32
+from wafer_lab.export.description import KEY, Description
 
 
-@pytest.fixture
-def network() -> Callable[..., nn.Module]:
-    """network("resnet18", "head=segmentation") -> its random network for 5 classes, after a few batches."""
-    from hydra import compose, initialize_config_dir
-
-    from wafer_lab.workflows.assemble import build_network
-
-    def built(model: str, *overrides: str) -> nn.Module:
-        facts = ["+data.in_channels=3", f"+data.canvas={CANVAS}", "+data.num_classes=5"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(overrides=["+head=classification", f"+model={model}", *facts, *overrides])
-        torch.manual_seed(0)
-        found = build_network(config).train()
-        with torch.no_grad():
-            for _ in range(3):
-                found(torch.rand(4, 3, CANVAS, CANVAS))
-        return found.eval()
-
-    return built
-
-
-@pytest.fixture
-def drawing() -> Drawing:
-    return Drawing("maps", CANVAS, "one_hot")
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def predictor() -> Callable[..., Predictor]:
     """predictor(tta="d4") -> one with a vector calibration that changes every class's probability."""
 
@@ -52,3 +22,39 @@ def predictor() -> Callable[..., Predictor]:
         return Predictor(Evaluation(tta=tta), calibration, Argmax(kind), tuple("ABCDE"), kind)
 
     return made
+
+
+@pytest.fixture
+def toy(tmp_path) -> Callable[..., Path]:
+    """toy() -> an .onnx file whose classes are `pass` and `fail`, with the share of cells over 1 as probability."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    def written(name: str = "toy.onnx", describe: bool = True, **changes: object) -> Path:
+        nodes = [
+            helper.make_node("Cast", ["wafers"], ["cells"], to=TensorProto.FLOAT),
+            helper.make_node("Greater", ["cells", "one"], ["over"]),
+            helper.make_node("Cast", ["over"], ["failed"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["failed", "axes"], ["fail"], keepdims=0),
+            helper.make_node("Unsqueeze", ["fail", "last"], ["share"]),
+            helper.make_node("Sub", ["one", "share"], ["rest"]),
+            helper.make_node("Concat", ["rest", "share"], ["probabilities"], axis=1),
+        ]
+        constants = [
+            helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
+            helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
+            helper.make_tensor("last", TensorProto.INT64, [1], [1]),
+        ]
+        taken = [helper.make_tensor_value_info("wafers", TensorProto.UINT8, ["n", "h", "w"])]
+        given = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])]
+        graph = helper.make_graph(nodes, "toy", taken, given, constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        if describe:
+            said = json.loads(
+                Description("maps", 16, "one_hot", Predictor.plain(["pass", "fail"], "multiclass")).to_json()
+            )
+            model.metadata_props.add(key=KEY, value=json.dumps({**said, **changes}))
+        onnx.save(model, tmp_path / name)
+        return tmp_path / name
+
+    return written

@@ -16,7 +16,8 @@ OPSET = 20
 #: The largest difference from PyTorch's probabilities that an export may have.
 TOLERANCE = 1e-4
 
-_INPUT = "wafers"
+#: What a graph calls its input.
+INPUT = "wafers"
 # Other than 0 and 1, which the exporter would take for constants, and other than each other.
 _EXAMPLE = (2, 29, 31)
 _CHECKED = ((1, 26, 33), (3, 61, 47))
@@ -61,7 +62,7 @@ def _exported(graph: WaferGraph) -> Any:
                 dynamo=True,
                 external_data=False,
                 opset_version=OPSET,
-                input_names=[_INPUT],
+                input_names=[INPUT],
                 output_names=graph.outputs,
                 dynamic_shapes=(shape,),
                 verbose=False,
