@@ -7,27 +7,25 @@ import os
 import shutil
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
-selenium = pytest.importorskip("selenium")
-pytest.importorskip("gradio")
-
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
-
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 SWITCHES = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 SWITCHES += ["--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"]
 SECONDS = 40
+# What selenium calls Keys.CONTROL + "a", ENTER and TAB.
+ALL, ENTER, TAB = "\ue009a", "\ue007", "\ue004"
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 
+MISSING = [name for name in ("gradio", "selenium", "onnx", "onnxruntime") if not find_spec(name)]
+
 pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium-driver)"),
     # Gradio keeps statistics of its queue with an option that pandas 3 deprecates.
     pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting' is deprecated:DeprecationWarning"),
@@ -69,6 +67,8 @@ def downloads(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(address, downloads, tmp_path_factory):
+    from selenium import webdriver
+
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for switch in [*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1200,900"]:
@@ -91,22 +91,23 @@ def page(browser, address):
 def until(browser, asked):
     """Wait until something is true."""
     from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+    from selenium.webdriver.support.ui import WebDriverWait
 
     ignored = (NoSuchElementException, StaleElementReferenceException)
     return WebDriverWait(browser, SECONDS, 0.1, ignored).until(lambda _: asked())
 
 
 def text(browser, place):
-    return browser.find_element(By.CSS_SELECTOR, place).text
+    return browser.find_element("css selector", place).text
 
 
 def heading(browser):
-    found = browser.find_elements(By.CSS_SELECTOR, "#answer h2")
+    found = browser.find_elements("css selector", "#answer h2")
     return found[0].text if found else ""
 
 
 def upload(browser, place, *files):
-    browser.find_element(By.CSS_SELECTOR, f"{place} input[type=file]").send_keys("\n".join(map(str, files)))
+    browser.find_element("css selector", f"{place} input[type=file]").send_keys("\n".join(map(str, files)))
 
 
 def saved(folder, name, array):
@@ -115,8 +116,8 @@ def saved(folder, name, array):
 
 
 def open_batch(browser):
-    next(tab for tab in browser.find_elements(By.CSS_SELECTOR, "[role=tab]") if tab.text == "Batch").click()
-    until(browser, browser.find_element(By.ID, "batch-upload").is_displayed)
+    next(tab for tab in browser.find_elements("css selector", "[role=tab]") if tab.text == "Batch").click()
+    until(browser, browser.find_element("id", "batch-upload").is_displayed)
 
 
 def widest(browser):
@@ -129,18 +130,18 @@ def test_upload_then_example_then_upload(page, wafer, tmp_path):
     said = text(page, "#answer")
     for part in ("mine.npy", "Calibrated probabilities", "Prediction set", "90 %", "Illustrative", "(CAM)"):
         assert part in said
-    page.find_element(By.CSS_SELECTOR, "#examples input[value=none]").click()
+    page.find_element("css selector", "#examples input[value=none]").click()
     until(page, lambda: heading(page) == "none")
     assert "simulated wafer of none" in text(page, "#answer")
     assert "mine.npy" not in text(page, "#upload")  # the page is about one wafer at a time
     stack = np.stack([wafer(0.95), wafer(0.5)])
     upload(page, "#upload", saved(tmp_path, "two.npy", stack))
     until(page, lambda: heading(page) == "Near-full")
-    row = page.find_element(By.CSS_SELECTOR, "#row input")
-    row.send_keys(Keys.CONTROL, "a")
-    row.send_keys("1", Keys.ENTER)
+    row = page.find_element("css selector", "#row input")
+    row.send_keys(ALL)
+    row.send_keys(f"1{ENTER}")
     until(page, lambda: heading(page) == "Random")
-    pictures = page.find_elements(By.CSS_SELECTOR, "#answer img")
+    pictures = page.find_elements("css selector", "#answer img")
     assert all(page.execute_script("return arguments[0].naturalWidth", picture) > 100 for picture in pictures)
 
 
@@ -162,8 +163,8 @@ def test_bad_files_are_one_message_each_and_the_server_lives_on(page, wafer, tmp
     for file, expected in bad:
         upload(page, "#upload", file)
         until(page, lambda expected=expected: expected in text(page, "#answer [role=alert]"))
-        assert len(page.find_elements(By.CSS_SELECTOR, "#answer [role=alert]")) == 1
-        page.find_element(By.CSS_SELECTOR, "#examples input[value=none]").click()
+        assert len(page.find_elements("css selector", "#answer [role=alert]")) == 1
+        page.find_element("css selector", "#examples input[value=none]").click()
         until(page, lambda: heading(page) == "none")
     upload(page, "#upload", saved(tmp_path, "good.npy", wafer(0.5)))
     until(page, lambda: heading(page) == "Random")
@@ -178,10 +179,10 @@ def test_batch_is_judged_filtered_and_downloaded(page, wafer, downloads, tmp_pat
     totals = text(page, "#totals")
     assert "yield" in totals
     assert "Near-full (" in totals
-    page.find_element(By.CSS_SELECTOR, "#only-errors input").click()
+    page.find_element("css selector", "#only-errors input").click()
     until(page, lambda: "1 of 30 rows" in text(page, "#table"))
     assert "holds the value 7" in text(page, "#table tbody tr")
-    page.find_element(By.ID, "download").click()
+    page.find_element("id", "download").click()
     table = downloads / "lot_predictions.csv"
     until(page, table.is_file)
     with table.open() as lines:
@@ -213,7 +214,7 @@ def test_two_uploads_at_once_get_each_their_own(page, address, wafer, tmp_path):
 def test_a_phone_shows_it_without_scrolling_sideways(page, wafer, tmp_path):
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     try:
-        page.find_element(By.CSS_SELECTOR, "#examples input[value=Random]").click()
+        page.find_element("css selector", "#examples input[value=Random]").click()
         until(page, lambda: heading(page) == "Random")
         assert widest(page) <= PHONE["width"]
         open_batch(page)
@@ -227,7 +228,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(page, wafer, tmp_path):
 def test_the_keyboard_reaches_everything(page):
     seen = []
     for _ in range(12):
-        page.switch_to.active_element.send_keys(Keys.TAB)
+        page.switch_to.active_element.send_keys(TAB)
         focused = page.switch_to.active_element
         owner = page.execute_script("const e = arguments[0].closest('[id]'); return e ? e.id : ''", focused)
         place = page.execute_script(
@@ -240,7 +241,7 @@ def test_the_keyboard_reaches_everything(page):
             break
     order = [name for name in seen if name in ("upload", "row", "again", "examples")]
     assert list(dict.fromkeys(order)) == ["upload", "row", "again", "examples"]
-    page.switch_to.active_element.send_keys(Keys.SPACE)
+    page.switch_to.active_element.send_keys(" ")
     until(page, lambda: heading(page))
     unnamed = page.execute_script(
         "return [...document.querySelectorAll('input:not([type=file]), button, select')].filter(e => e.offsetParent &&"

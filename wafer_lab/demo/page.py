@@ -43,7 +43,8 @@ CSS = """
 .wl table {width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; border: 0 !important}
 .wl tr {border: 0 !important; background: none !important}
 .wl th, .wl td {text-align: left; font-weight: normal; padding: .16rem .4rem .16rem 0; border: 0 !important}
-.wl .rows {overflow: auto; max-height: 30rem; border: 1px solid var(--border-color-primary); border-radius: 8px}
+.wl .rows {contain: inline-size; overflow: auto; max-height: 30rem; border-radius: 8px;
+  border: 1px solid var(--border-color-primary)}
 .wl .rows th, .wl .rows td {padding: .3rem .7rem; vertical-align: top}
 .wl .rows thead th {position: sticky; top: 0; background: var(--background-fill-secondary); font-weight: 600}
 .wl .rows tbody tr {border-top: 1px solid var(--border-color-primary) !important}

@@ -81,8 +81,9 @@ def export_run(
         return Exported(out, description)
     from wafer_lab.export.quantise import quantise
 
-    # The scores are those of the network before its numbers were rounded.
+    # The scores are those of the network before its numbers were rounded, and what was usual is so no longer.
     record = {**description.record, "metrics_before_int8": description.record["metrics"], "metrics": {}}
+    record.pop("usual", None)
     description = replace(description, record=record, made={**description.made, "int8": True})
     with TemporaryDirectory() as folder:
         whole = Path(folder) / "whole.onnx"
@@ -163,7 +164,7 @@ def describe_run(
     """
     encoder = getattr(loaded.network, "encoder", None)
     record = {key: loaded.record[key] for key in _RECORD if loaded.record.get(key) is not None}
-    # Of the network as it was trained; what was quantised or pruned is sure of other things.
+    # Of the network as it was trained: pruned, it is sure of other things.
     usual = None if made else usual_of(run, loaded.predictor)
     if usual is not None:
         record["usual"] = usual.to_dict()
