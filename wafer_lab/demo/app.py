@@ -42,9 +42,7 @@ def build(model: DemoModel, folder: Path) -> gr.Blocks:
     kind = model.judge.kind
     told = f"A model of {len(model.class_names)} classes of {'wafer maps' if kind == 'maps' else 'images'}"
     with gr.Blocks(title=f"{model.name}, wafer_lab", analytics_enabled=False, delete_cache=_CLEANING) as pages:
-        gr.Markdown(
-            f"# {model.name}\nA model of {told}, trained with wafer_lab. Nothing leaves the machine that serves it."
-        )
+        gr.Markdown(f"# {model.name}\n{told}, trained with wafer_lab. Nothing leaves the machine that serves it.")
         with gr.Tab("One wafer"):
             _one_wafer(model)
         with gr.Tab("Batch"):

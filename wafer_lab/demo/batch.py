@@ -17,7 +17,7 @@ from wafer_lab.data.readers import open_source
 from wafer_lab.data.rows import FAIL, PASS, Kind, Rows, Source, Target
 from wafer_lab.data.store import Store
 from wafer_lab.demo.model import DemoModel
-from wafer_lab.demo.page import chart, rows_page
+from wafer_lab.demo.page import chart, percent, rows_page
 from wafer_lab.demo.reading import without_folder
 from wafer_lab.errors import UserError
 from wafer_lab.workflows.labelling import label_source
@@ -151,7 +151,7 @@ def filtered(batch: Batch, name: str = EVERY, least: float = 0.0, only_errors: b
                 continue
             count += 1
             if len(shown) < SHOWN:
-                known = "" if np.isnan(sure[k]) else f"{sure[k]:.3f}"
+                known = "" if np.isnan(sure[k]) else percent(sure[k])
                 shown.append([row, files[k], said[k] or "", known, errors[k] or ""])
     return Matching(shown, count)
 

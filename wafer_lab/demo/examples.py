@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from wafer_lab.data.rows import FAIL
 from wafer_lab.data.simulator import Simulator
 from wafer_lab.evaluation.predictions import TargetKind
 
@@ -28,16 +29,17 @@ def simulated_examples(target_kind: TargetKind) -> dict[str, NDArray[np.uint8]]:
         random_defects=_DEFECTS,
         shape=_SHAPE,
     )
-    found: dict[str, NDArray[np.uint8]] = {}
+    found: dict[str, list[NDArray[np.uint8]]] = {}
     for rows in source.rows():
         assert rows.cells is not None
-        ends = np.cumsum(rows.height.astype(np.int64) * rows.width)
-        for i, label in enumerate(rows.label):
-            name = _name(label, source.class_names)
-            if name and name not in found:
-                start = ends[i] - rows.height[i] * rows.width[i]
-                found[name] = rows.cells[start : ends[i]].reshape(rows.height[i], rows.width[i])
-    return {name: found[name] for name in (*source.class_names, _NORMAL) if name in found}
+        for label, states in zip(rows.label, rows.cells.reshape(-1, *_SHAPE), strict=True):
+            found.setdefault(_name(label, source.class_names), []).append(states)
+    return {name: _middle(found[name]) for name in (*source.class_names, _NORMAL) if name in found}
+
+
+def _middle(maps: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """The map of the median number of failing dies: neither the faintest nor the worst of its class."""
+    return sorted(maps, key=lambda states: int((states == FAIL).sum()))[len(maps) // 2]
 
 
 def _name(label: NDArray[np.integer], class_names: tuple[str, ...]) -> str:

@@ -104,7 +104,7 @@ def chart(values: Mapping[str, float], chosen: set[str], heading: str, caption: 
     rows = "".join(
         f'<tr{_class(name in chosen)}><th scope="row">{escape(name)}</th>'
         f'<td class="bar" aria-hidden="true"><div><span style="width:{100 * value:.1f}%"></span></div></td>'
-        f'<td class="number">{_percent(value)}</td></tr>'
+        f'<td class="number">{escape(percent(value))}</td></tr>'
         for name, value in values.items()
     )
     return f'<table aria-label="{escape(caption)}, by {escape(heading)}">{rows}</table>'
@@ -157,21 +157,19 @@ def _keys(codes: bool = False) -> str:
     )
 
 
+def percent(share: float) -> str:
+    """One decimal, but never 0 for something nor 100 for less than all."""
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    return ">99.9 %" if 0.999 < share < 1 else f"{100 * share:.1f} %"
+
+
 def _page(inside: str) -> str:
     return f'<div class="wl">{inside}</div>'
 
 
 def _class(chosen: bool) -> str:
     return ' class="chosen"' if chosen else ""
-
-
-def _percent(share: float) -> str:
-    """One decimal, but never 0 for something nor 100 for less than all."""
-    if 0 < share < 0.001:
-        return "<0.1 %".replace("<", "&lt;")
-    if 0.999 < share < 1:
-        return "&gt;99.9 %"
-    return f"{100 * share:.1f} %"
 
 
 def _size(wafer: NDArray[np.uint8], kind: str) -> str:
