@@ -58,20 +58,20 @@ def test_counts_and_yield(judged, stack, chances):
 
 def test_filters(judged, stack, chances):
     expected = by_hand(stack, chances)
-    assert filtered(judged).count == 40
+    assert filtered(judged).total == 40
     assert [row[0] for row in filtered(judged, only_errors=True).rows] == [3, 7]
     random = [row for row, p in expected.items() if WM811K_CLASSES[p.argmax()] == "Random"]
     assert [row[0] for row in filtered(judged, "Random").rows] == random
     sure = [row for row in random if expected[row].max() >= 0.9]
     assert [row[0] for row in filtered(judged, "Random", 0.9).rows] == sure
     assert 0 < len(sure) < len(random)
-    assert filtered(judged, "Random", 0.9, only_errors=True).count == 0
+    assert filtered(judged, "Random", 0.9, only_errors=True).total == 0
 
 
 def test_few_rows_are_shown_and_all_are_counted(judged, monkeypatch):
     monkeypatch.setattr(module, "SHOWN", 5)
     found = filtered(judged)
-    assert (len(found.rows), found.count) == (5, 40)
+    assert (len(found.rows), found.total) == (5, 40)
     page = listing(judged)
     assert "40 of 40 rows; the first 5 are shown, the download has all." in page
     assert page.count("<tr>") == 6

@@ -3,7 +3,6 @@
 import asyncio
 import csv
 import json
-import os
 import shutil
 import threading
 import time
@@ -40,8 +39,8 @@ def address(model, tmp_path_factory):
     from wafer_lab.demo.app import application, bound, server_config
 
     uploads = tmp_path_factory.mktemp("uploads")
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRADIO_TEMP_DIR", str(uploads))
 
     async def built():
         return application(model, uploads)
@@ -54,10 +53,7 @@ def address(model, tmp_path_factory):
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
         server.should_exit = True
         thread.join(20)
-    if before is None:
-        del os.environ["GRADIO_TEMP_DIR"]
-    else:
-        os.environ["GRADIO_TEMP_DIR"] = before
+    patch.undo()
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,8 @@ def build(model: DemoModel, folder: Path) -> gr.Blocks:
     """
     kind = model.judge.kind
     told = f"A model of {len(model.class_names)} classes of {'wafer maps' if kind == 'maps' else 'images'}"
-    with gr.Blocks(title=f"{model.name}, wafer_lab", analytics_enabled=False, delete_cache=_CLEANING) as pages:
+    pages: gr.Blocks = gr.Blocks(title=f"{model.name}, wafer_lab", analytics_enabled=False, delete_cache=_CLEANING)
+    with pages:
         gr.Markdown(f"# {model.name}\n{told}, trained with wafer_lab. Nothing leaves the machine that serves it.")
         with gr.Tab("One wafer"):
             _one_wafer(model)
@@ -167,7 +168,7 @@ def application(model: DemoModel, folder: Path) -> FastAPI:
     theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
-    return gr.mount_gradio_app(
+    pages: FastAPI = gr.mount_gradio_app(
         FastAPI(openapi_url=None),
         build(model, folder),
         "/",
@@ -181,6 +182,7 @@ def application(model: DemoModel, folder: Path) -> FastAPI:
         theme=theme,
         css=CSS,
     )
+    return pages
 
 
 def server_config(pages: FastAPI) -> uvicorn.Config:

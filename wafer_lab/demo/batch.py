@@ -122,11 +122,11 @@ class Matching(NamedTuple):
 
     Attributes:
         rows: The first `SHOWN`, see `listing`.
-        count: How many there are in all.
+        total: How many there are in all.
     """
 
     rows: list[list[Any]]
-    count: int
+    total: int
 
 
 def filtered(batch: Batch, name: str = EVERY, least: float = 0.0, only_errors: bool = False) -> Matching:
@@ -159,8 +159,8 @@ def filtered(batch: Batch, name: str = EVERY, least: float = 0.0, only_errors: b
 def listing(batch: Batch, name: str = EVERY, least: float = 0.0, only_errors: bool = False) -> str:
     """What `filtered` lets through as HTML, without columns that say nothing: one file's name, or no errors."""
     found = filtered(batch, name, least, only_errors)
-    first = f"; the first {SHOWN:,} are shown, the download has all" if found.count > SHOWN else ""
-    told = f"{found.count:,} of {batch.wafers:,} rows{first}."
+    first = f"; the first {SHOWN:,} are shown, the download has all" if found.total > SHOWN else ""
+    told = f"{found.total:,} of {batch.wafers:,} rows{first}."
     said = [k for k in range(len(_HEADERS)) if k != 1 or len({row[1] for row in found.rows}) > 1]
     said = [k for k in said if k != 4 or any(row[4] for row in found.rows)]
     return rows_page([_HEADERS[k] for k in said], [[row[k] for k in said] for row in found.rows], told)

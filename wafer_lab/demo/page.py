@@ -203,7 +203,7 @@ def _figures(said: Answer, kind: str, method: str) -> str:
 
 
 def _cold_pass() -> NDArray[np.float64]:
-    return colours(np.ones((1, 1)), np.zeros((1, 1)), "maps")[0, 0]
+    return np.asarray(colours(np.ones((1, 1)), np.zeros((1, 1)), "maps")[0, 0])
 
 
 def _chances(said: Answer) -> str:

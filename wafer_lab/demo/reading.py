@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wafer_lab.data.readers import IMAGE_ENDINGS, decode_grey, files, open_source
+from wafer_lab.data.readers import decode_grey, files, open_source
+from wafer_lab.data.readers.images import IMAGE_ENDINGS
 from wafer_lab.data.rows import OFF_WAFER
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.palette import LEGEND
