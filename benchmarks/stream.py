@@ -1,7 +1,7 @@
-"""Memory of a long stream: python benchmarks/stream.py MODEL.onnx LSWMD.pkl [WAFERS].
+"""Memory of a long stream: python benchmarks/stream.py MODEL.onnx STORE [WAFERS].
 
-A prepared store, repeated until there are WAFERS of it, is labelled into a Parquet file, and the memory of the process is
-told every ten thousand wafers. Memory-mapped pages of the store count, though the system may take them back.
+A prepared store, repeated until there are WAFERS of it, is labelled into a Parquet file, and the memory of the process
+is told every ten thousand wafers. Memory-mapped pages of the store count, though the system may take them back.
 """
 
 import sys
@@ -14,6 +14,7 @@ from pathlib import Path
 from wafer_lab.data.prepare import cached
 from wafer_lab.data.readers import open_source
 from wafer_lab.data.rows import Rows
+from wafer_lab.data.store import Store
 from wafer_lab.export.predictor import WaferModel
 from wafer_lab.workflows.labelling import label_source
 
@@ -27,6 +28,7 @@ class Repeated:
         self.store, self.count = store, count
 
     def rows(self) -> Iterator[Rows]:
+        """Batches until there are enough."""
         left = self.count
         while left:
             for rows in self.store.rows():
@@ -42,7 +44,8 @@ def main() -> None:
     model, path = WaferModel(sys.argv[1]), sys.argv[2]
     count = int(sys.argv[3]) if len(sys.argv) > 3 else 811_457
     with tempfile.TemporaryDirectory() as folder:
-        store = cached(open_source(path), Path(folder) / "cache")
+        source = open_source(path)
+        store = source if isinstance(source, Store) else cached(source, Path(folder) / "cache")
         start, done = time.perf_counter(), 0
 
         def told(more: int) -> None:
