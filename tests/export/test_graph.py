@@ -88,7 +88,7 @@ def test_images_are_drawn_within_one_grey_level(encoding, predictor):
     for size in SIZES:
         grey = np.random.default_rng(2).integers(0, 256, size).astype(np.uint8)
         ours = graph.draw(torch.from_numpy(grey[None]))
-        theirs = scale(torch.from_numpy(shrunk(grey, CANVAS)[None]), encoding)
+        theirs = scale(torch.from_numpy(np.stack([shrunk(grey, CANVAS)])), encoding)
         assert float((ours - theirs).abs().max()) <= step * 1.001
 
 

@@ -19,7 +19,7 @@ def draw(states: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     height, width = states.shape
     pixel = 2 * np.arange(size) + 1
     rows, columns = pixel * height // (2 * size), pixel * width // (2 * size)
-    return states[rows[:, None], columns]
+    return np.asarray(states[rows[:, None], columns])
 
 
 def enlarge(maps: NDArray[np.floating], side: int) -> NDArray[np.float64]:

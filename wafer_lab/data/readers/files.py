@@ -160,8 +160,8 @@ class Clipping:
             wrong = (cells < 0) | (cells > 3)
             at = np.flatnonzero(wrong)
             row, first = np.unique(np.searchsorted(np.cumsum(sizes), at, side="right"), return_index=True)
-            states = "die states are 0 (off-wafer), 1 (pass) and 2 (fail)"
-            told = [f"holds the value {value}; {states}" for value in cells[at[first]]]
+            known = "die states are 0 (off-wafer), 1 (pass) and 2 (fail)"
+            told = [f"holds the value {value}; {known}" for value in cells[at[first]]]
             if not self.tolerant:
                 raise UserError(f"{where(int(row[0]))} {told[0]}")
             self.faults = dict(zip(row.tolist(), told, strict=True))
