@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "wafer_lab"
 ORDER = ["errors", "files", "processes", "data", "imbalance", "models", "losses", "metrics", "tasks", "evaluation"]
-ORDER += ["active", "export", "tracking", "config", "workflows", "cli"]
+ORDER += ["active", "export", "tracking", "config", "workflows", "demo", "cli"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 FORBIDDEN = {"utils", "common", "helpers", "misc", "core"}
 

@@ -38,9 +38,13 @@ def canvas(path: Path, size: int) -> NDArray[np.uint8]:
     Raises:
         UserError: The file is not an image or is corrupt.
     """
+    return shrunk(decode_grey(path), size)
+
+
+def shrunk(grey: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize a grey image, (H, W) uint8, to a square canvas, as `canvas` does."""
     from PIL import Image
 
-    grey = decode_grey(path)
     if grey.shape == (size, size):
         return grey
     # PIL's bilinear filter widens when it shrinks, so fine structure does not alias.

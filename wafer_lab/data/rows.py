@@ -1,7 +1,7 @@
 """What a source hands over: batches of rows, on their way into a store."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -32,6 +32,8 @@ class Rows:
         path: images only: POSIX path of each image relative to the source's root.
         content: ``(n,) uint64`` hash of each row's pixels (see ``content_hash``); the store computes that of
             maps.
+        faults: rows of the batch that could not be read, and why; a tolerant reader gives them one off-wafer cell.
+            None where the reader stops at the first.
     """
 
     label: NDArray[Any]
@@ -44,6 +46,7 @@ class Rows:
     vendor_split: Sequence[str] | None = None
     path: Sequence[str] | None = None
     content: NDArray[np.uint64] | None = None
+    faults: Mapping[int, str] | None = None
 
     def __len__(self) -> int:
         """Number of rows in the batch."""

@@ -8,7 +8,7 @@ needs the model, the data or a GPU.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.parquet import TableFile, fixed_lists, strings, to_matrix
-
-TargetKind = Literal["multiclass", "multilabel"]
+from wafer_lab.evaluation.settings import TargetKind as TargetKind
 
 _FILE = TableFile("predictions table", "predictions.parquet", 1)
 _COLUMNS = ("index", "split", "view", "target", "logits", "lot", "knn_distance")

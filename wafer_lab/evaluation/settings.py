@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from wafer_lab.data.views import TTA
 from wafer_lab.errors import UserError
 
+TargetKind = Literal["multiclass", "multilabel"]
 CalibrationKind = Literal["none", "temperature", "vector"]
 Rule = Literal["argmax", "f1", "cost", "recall"]
 

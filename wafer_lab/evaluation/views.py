@@ -4,7 +4,7 @@ Test-time augmentation (TTA) averages a model's probabilities over a group of vi
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from wafer_lab.data.views import TTA as TTA
 from wafer_lab.data.views import VIEWS as VIEWS
 from wafer_lab.errors import UserError
-from wafer_lab.evaluation.predictions import Predictions, TargetKind
+from wafer_lab.evaluation.settings import TargetKind
+
+if TYPE_CHECKING:
+    from wafer_lab.evaluation.predictions import Predictions  # which takes pyarrow, and wafers need none
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Wafers:
         return replace(self, **taken)
 
 
-def wafers(predictions: Predictions, split: str, tta: TTA = "none") -> Wafers:
+def wafers(predictions: "Predictions", split: str, tta: TTA = "none") -> Wafers:
     """The labelled wafers of one split, with the views that a TTA setting asks for.
 
     Args:

@@ -78,7 +78,7 @@ def _wafers(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predictor, row = loaded.predictor, 0
     network = network.to(device)
-    for image, _, maps in inputs(source, loaded.config.data, device):
+    for image, maps in inputs(source, loaded.config.data, device):
         outputs = (network(turn(image, view)).float() for view in VIEWS[predictor.tta])  # the wafer as it is first
         pixels = next(outputs)
         said = [network.image_logits(output).cpu() for output in (pixels, *outputs)]

@@ -125,9 +125,16 @@ def fingerprint(path: Path, reader: str) -> str:
 
 
 class Clipping:
-    """Counts the cells that hold 3, which both public files do here and there, and clips them to 2 (fail)."""
+    """Counts the cells that hold 3, which both public files do here and there, and clips them to 2 (fail).
 
-    def __init__(self) -> None:
+    Args:
+        tolerant: note maps that hold what is no die state in `faults`, by their place in the batch, instead of
+            refusing them; such cells become 0.
+    """
+
+    def __init__(self, tolerant: bool = False) -> None:
+        self.tolerant = tolerant
+        self.faults: dict[int, str] = {}
         self.cells = 0
         self.maps = 0
 
@@ -145,15 +152,21 @@ class Clipping:
             The same as ``uint8`` of 0, 1, 2.
 
         Raises:
-            UserError: a value outside 0..3, with its row.
+            UserError: a value outside 0..3, with its row, unless tolerant.
         """
+        self.faults = {}
         low, high = (int(cells.min()), int(cells.max())) if cells.size else (0, 0)
         if low < 0 or high > 3:
-            at = int(np.flatnonzero((cells < 0) | (cells > 3))[0])
-            row = int(np.searchsorted(np.cumsum(sizes), at, side="right"))
-            raise UserError(
-                f"{where(row)} holds the value {cells[at]}; die states are 0 (off-wafer), 1 (pass) and 2 (fail)"
-            )
+            wrong = (cells < 0) | (cells > 3)
+            at = np.flatnonzero(wrong)
+            row, first = np.unique(np.searchsorted(np.cumsum(sizes), at, side="right"), return_index=True)
+            known = "die states are 0 (off-wafer), 1 (pass) and 2 (fail)"
+            told = [f"holds the value {value}; {known}" for value in cells[at[first]]]
+            if not self.tolerant:
+                raise UserError(f"{where(int(row[0]))} {told[0]}")
+            self.faults = dict(zip(row.tolist(), told, strict=True))
+            cells = np.where(wrong, 0, cells)
+            high = int(cells.max())
         states = cells.astype(np.uint8, copy=False)
         if high == 3:
             at_three = np.flatnonzero(states == 3)

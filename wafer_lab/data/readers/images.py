@@ -37,6 +37,7 @@ class ImageFolder:
 
     Args:
         path: the folder.
+        tolerant: see `open_source`.
 
     Raises:
         UserError: there is no such folder, it holds no image, or a class folder is empty.
@@ -46,8 +47,8 @@ class ImageFolder:
     kind: Kind = "images"
     target: Target = "multiclass"
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).resolve()
+    def __init__(self, path: str | Path, tolerant: bool = False) -> None:
+        self.path, self._tolerant = Path(path).resolve(), tolerant
         if not self.path.is_dir():
             raise UserError(f"there is no folder {path}; an image data set is a folder with one sub-folder per class")
         self.path = _unwrapped(self.path)
@@ -111,7 +112,7 @@ class ImageFolder:
         has_parts = any(file.split("/")[0].lower() in _PARTS and file.count("/") > 1 for file in self._files)
         for start in range(0, len(self._files), BATCH):
             files = self._files[start : start + BATCH]
-            pictures = [decode_grey(self.path / file) for file in files]
+            pictures, faults = self._decoded(files)
             yield Rows(
                 label=np.array(self._labels[start : start + BATCH], np.int16),
                 height=np.array([p.shape[0] for p in pictures], np.int32),
@@ -119,7 +120,20 @@ class ImageFolder:
                 path=files,
                 content=np.array([content_hash(p.data, *p.shape) for p in pictures], np.uint64),
                 vendor_split=[_PARTS.get(file.split("/")[0].lower(), "") for file in files] if has_parts else None,
+                faults=faults if self._tolerant else None,
             )
+
+    def _decoded(self, files: list[str]) -> tuple[list[NDArray[np.uint8]], dict[int, str]]:
+        pictures, faults = [], {}
+        for i, file in enumerate(files):
+            try:
+                pictures.append(decode_grey(self.path / file))
+            except UserError as error:
+                if not self._tolerant:
+                    raise
+                faults[i] = str(error)
+                pictures.append(np.zeros((1, 1), np.uint8))
+        return pictures, faults
 
 
 def _unwrapped(folder: Path) -> Path:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wafer_lab.data.classes import WM811K_CLASSES
+from wafer_lab.data.dies import as_states
 from wafer_lab.data.readers.files import is_junk
 from wafer_lab.data.readers.images import decode_grey
 from wafer_lab.data.rows import Kind, Rows, Target, content_hash
@@ -19,6 +20,7 @@ class MapFiles:
     Args:
         path: A .npy file of one (H, W) map or of a stack (N, H, W), or a folder of such files. States are
             0 off-wafer, 1 pass, 2 fail; 3 is read as 2, as in MixedWM38.
+        tolerant: see `open_source`. A single file that is no map stays an error.
 
     Raises:
         UserError: There is no such file, or it is not a map.
@@ -29,8 +31,8 @@ class MapFiles:
     target: Target = "multiclass"
     class_names: tuple[str, ...] = WM811K_CLASSES
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, tolerant: bool = False) -> None:
+        self.path, self._tolerant = Path(path), tolerant
         files = sorted(self.path.rglob("*.npy")) if self.path.is_dir() else [self.path]
         self._files = [file for file in files if not is_junk(file.name)]
         if not self._files:
@@ -46,7 +48,13 @@ class MapFiles:
         """One batch per file."""
         root = self.path if self.path.is_dir() else self.path.parent
         for file in self._files:
-            maps = self._read(file)
+            faults: dict[int, str] = {}
+            try:
+                maps = self._read(file, faults)
+            except UserError as error:
+                if not (self._tolerant and self.path.is_dir()):
+                    raise
+                maps, faults = np.zeros((1, 1, 1), np.uint8), {0: str(error)}
             count, height, width = maps.shape
             yield Rows(
                 label=np.full(count, -1, np.int16),
@@ -54,25 +62,32 @@ class MapFiles:
                 width=np.full(count, width, np.int32),
                 cells=maps.reshape(-1),
                 path=[file.relative_to(root).as_posix()] * count,
+                faults=faults if self._tolerant else None,
             )
 
     def notes(self) -> dict[str, int | str]:
         """How many cells held 3."""
         return {"cells_clipped": self._clipped} if self._clipped else {}
 
-    def _read(self, file: Path) -> NDArray[np.uint8]:
+    def _read(self, file: Path, faults: dict[int, str]) -> NDArray[np.uint8]:
+        """The (N, H, W) maps of a file; of a stack, what is wrong with single ones goes into `faults` if tolerant."""
         try:
             array = np.load(file, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise UserError(f"{file} is not a .npy file of numbers ({error})") from None
-        if array.ndim == 2:
-            array = array[None]
-        if array.ndim != 3 or array.size == 0 or array.dtype.kind not in "uif":
+        stack = array[None] if array.ndim == 2 else array
+        if stack.ndim != 3 or stack.dtype.kind not in "uif" or not stack.size:
             raise UserError(f"{file} holds {array.dtype} of shape {array.shape}; a wafer map is (H, W) of 0, 1, 2")
-        if not np.isin(array, (0, 1, 2, 3)).all():
-            raise UserError(f"{file} holds other values than the die states 0 off-wafer, 1 pass, 2 fail")
-        self._clipped += int((array == 3).sum())
-        return np.asarray(np.minimum(array, 2), dtype=np.uint8)
+        maps = np.zeros(stack.shape, np.uint8)
+        for i, wafer in enumerate(stack):
+            try:
+                maps[i] = as_states(wafer)
+                self._clipped += int((wafer == 3).sum())
+            except UserError as error:
+                if len(stack) == 1 or not self._tolerant:
+                    raise UserError(f"{file}: {error}") from None
+                faults[i] = str(error)
+        return maps
 
 
 class ImageFile:

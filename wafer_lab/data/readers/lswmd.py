@@ -41,6 +41,7 @@ class LSWMD:
 
     Args:
         path: the .pkl, or a .zip that holds it.
+        tolerant: see `open_source`.
 
     Raises:
         UserError: it is missing or evidently something else.
@@ -51,9 +52,9 @@ class LSWMD:
     target: Target = "multiclass"
     class_names: tuple[str, ...] = WM811K_CLASSES
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._clip = files.Clipping()
+    def __init__(self, path: str | Path, tolerant: bool = False) -> None:
+        self.path, self._tolerant = Path(path), tolerant
+        self._clip = files.Clipping(tolerant)
         start = files.head(self.path)
         self._member = ""
         if files.is_zip(start):
@@ -75,14 +76,15 @@ class LSWMD:
         Raises:
             UserError: it is damaged, asks to run something, lacks the maps, or holds an unknown state or label.
         """
-        self._clip = files.Clipping()
+        self._clip = files.Clipping(self._tolerant)
         columns = self._columns()
-        maps, labels = columns["waferMap"], columns.get("failureType")
+        maps, labels = columns["waferMap"], None if self._tolerant else columns.get("failureType")
         lots, wafers, parts = (columns.get(name) for name in ("lotName", "waferIndex", "trainTestLabel"))
+        parts = None if self._tolerant else parts
         names = _Names(self.path)
         for start in range(0, len(maps), BATCH):
             here = slice(start, start + BATCH)
-            cells, height, width = self._cells(maps[here], start)
+            cells, height, width, faults = self._cells(maps[here], start)
             count = len(height)
             yield Rows(
                 label=np.array(
@@ -97,6 +99,7 @@ class LSWMD:
                 lot=[names.word(v) for v in lots[here]] if lots else None,
                 wafer=np.array([_whole(v) for v in wafers[here]], np.int32) if wafers else None,
                 vendor_split=[names.part(v, start + i) for i, v in enumerate(parts[here])] if parts else None,
+                faults=faults if self._tolerant else None,
             )
             for column in columns.values():
                 column[here] = [None] * len(column[here])  # let go of what has been handed over
@@ -139,29 +142,42 @@ class LSWMD:
             )
         return columns
 
-    def _cells(self, maps: list[Any], start: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
-        shapes, parts = [], []
+    def _cells(
+        self, maps: list[Any], start: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32], dict[int, str]]:
+        parts, faults = [], {}
         for i, item in enumerate(maps):
             try:
-                wafer = item.values() if isinstance(item, Array) else np.asarray(item)
-            except ValueError:
-                wafer = np.empty(0)
-            if wafer.ndim != 2 or not wafer.size or wafer.dtype.kind not in "iufb":
-                raise UserError(f"{self.path}, row {start + i}: waferMap is no 2-D array of die states")
-            if wafer.dtype != np.uint8:
-                whole = np.nan_to_num(wafer, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
-                if not np.array_equal(whole, wafer):
-                    raise UserError(f"{self.path}, row {start + i}: waferMap holds a value that is no die state")
-                wafer = whole
-            shapes.append(wafer.shape)
-            parts.append(wafer.ravel())
-        shape = np.array(shapes, np.int32)
+                parts.append(_map(item))
+            except UserError as error:
+                if not self._tolerant:
+                    raise UserError(f"{self.path}, row {start + i}: {error}") from None
+                faults[i] = str(error)
+                parts.append(np.zeros((1, 1), np.uint8))
+        shape = np.array([part.shape for part in parts], np.int32)
         cells = self._clip(
-            np.concatenate(parts),
+            np.concatenate([part.ravel() for part in parts]),
             shape.astype(np.int64).prod(1),
             lambda row: f"{self.path}, row {start + row}: waferMap",
         )
-        return cells, shape[:, 0].copy(), shape[:, 1].copy()
+        faults |= {row: f"waferMap {fault}" for row, fault in self._clip.faults.items()}
+        return cells, shape[:, 0].copy(), shape[:, 1].copy(), faults
+
+
+def _map(item: Any) -> NDArray[Any]:
+    """The map in a cell, as whole numbers."""
+    try:
+        wafer: NDArray[Any] = item.values() if isinstance(item, Array) else np.asarray(item)
+    except ValueError:
+        wafer = np.empty(0)
+    if wafer.ndim != 2 or not wafer.size or wafer.dtype.kind not in "iufb":
+        raise UserError("waferMap is no 2-D array of die states")
+    if wafer.dtype == np.uint8:
+        return wafer
+    whole = np.nan_to_num(wafer, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
+    if not np.array_equal(whole, wafer):
+        raise UserError("waferMap holds a value that is no die state")
+    return whole
 
 
 def is_pickle(start: bytes) -> bool:

@@ -32,6 +32,7 @@ class MixedWM38:
 
     Args:
         path: the .npz, a .zip that holds it, or a folder that does.
+        tolerant: see `open_source`.
 
     Raises:
         UserError: it is missing, damaged or evidently something else.
@@ -42,14 +43,14 @@ class MixedWM38:
     target: Target = "multilabel"
     class_names: tuple[str, ...] = MIXEDWM38_CLASSES
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, tolerant: bool = False) -> None:
+        self.path, self._tolerant = Path(path), tolerant
         if self.path.is_dir():
             found = sorted(p for p in self.path.glob("*.npz") if not files.is_junk(p.name))
             if len(found) != 1:
                 raise UserError(f"{self.path} should hold one .npz file and holds {len(found)}; name the file itself")
             self.path = found[0]
-        self._clip = files.Clipping()
+        self._clip = files.Clipping(tolerant)
         if not files.is_zip(files.head(self.path)):
             raise UserError(f"{self.path} is no .npz; expected Wafer_Map_Datasets.npz of MixedWM38")
         self._inner = "" if is_mixedwm38(self.path) else self._npz_inside()
@@ -77,7 +78,7 @@ class MixedWM38:
         Raises:
             UserError: a shape, dtype, state or label that MixedWM38 does not have; a damaged file.
         """
-        self._clip = files.Clipping()
+        self._clip = files.Clipping(self._tolerant)
         with files.opened_zip(self.path) as outer:
             if not self._inner:
                 yield from self._unpack(outer)
@@ -110,6 +111,7 @@ class MixedWM38:
                         np.full(count, SIDE * SIDE, np.int64),
                         partial(self._where, start),
                     ),
+                    faults=self._clip.faults if self._tolerant else None,
                 )
             file.read(1)  # past the end: has the archive check the sum of what was read
 
@@ -117,7 +119,7 @@ class MixedWM38:
         return f"{self.path}: map {start + row} of arr_0"
 
     def _labels(self, archive: zipfile.ZipFile) -> NDArray[np.int8] | None:
-        if "arr_1.npy" not in archive.namelist():
+        if self._tolerant or "arr_1.npy" not in archive.namelist():
             return None
         with archive.open("arr_1.npy") as file:
             shape, dtype = self._layout(file, "arr_1")

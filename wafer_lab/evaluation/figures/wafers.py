@@ -6,20 +6,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from wafer_lab.evaluation.figures import style
+from wafer_lab.evaluation.palette import COLD, colours
 
 Colours = NDArray[np.float64]
 
-# Off the wafer, pass, fail: without heat and in full heat. Pass and fail are far apart in lightness in both, and
-# heat turns blue-greys to oranges, so that any colour vision tells all four.
-_COLD = np.array([to_rgb(colour) for colour in ("#FFFFFF", "#CFD6DD", "#16243A")])
-_HOT = np.array([to_rgb(colour) for colour in ("#FFD79A", "#FFA01E", "#A02C00")])
 _SIDE, _LINE = 1.62, 0.125
 _COLUMNS, _ROWS = 4, 4
 
@@ -39,9 +35,9 @@ def worst_errors(images: Sequence[NDArray[np.uint8]], texts: Sequence[str], kind
         return _nothing("no errors", title)
     figure, panels, below = _tiles(len(images), [_wrapped(text, 26) for text in texts], title)
     for axes, image in zip(panels, images, strict=True):
-        _draw(axes, _colours(image, np.zeros(image.shape), kind), kind)
+        _draw(axes, colours(image, np.zeros(image.shape), kind), kind)
     if kind == "maps":
-        patches = [Patch(facecolor=_COLD[state], edgecolor=style.GREY, linewidth=0.5) for state in (1, 2)]
+        patches = [Patch(facecolor=COLD[state], edgecolor=style.GREY, linewidth=0.5) for state in (1, 2)]
         axes = figure.add_subplot(below)
         axes.set_axis_off()
         axes.legend(patches, ["pass", "fail"], loc="center", ncols=2, frameon=False, fontsize=8.5)
@@ -76,8 +72,8 @@ def heatmaps(
     for position, (image, heat) in enumerate(zip(images, heats, strict=True)):
         heat = np.maximum(np.nan_to_num(np.asarray(heat, dtype=np.float64)), 0)
         share = _stretched(heat / max(float(heat.max()), np.finfo(float).tiny), image.shape)
-        _draw(panels[2 * position], _colours(image, np.zeros(image.shape), kind), kind)
-        _draw(panels[2 * position + 1], _colours(image, share, kind), kind)
+        _draw(panels[2 * position], colours(image, np.zeros(image.shape), kind), kind)
+        _draw(panels[2 * position + 1], colours(image, share, kind), kind)
     _key(figure.add_subplot(below), kind)
     return figure
 
@@ -117,19 +113,9 @@ def _wrapped(text: str, width: int) -> str:
     return "\n".join(lines)
 
 
-def _draw(axes: Axes, colours: Colours, kind: str) -> None:
+def _draw(axes: Axes, drawn: Colours, kind: str) -> None:
     """(H, W, 3) colours; maps are stretched to a square."""
-    axes.imshow(colours, extent=(0.0, 1.0, 0.0, 1.0) if kind == "maps" else None, interpolation="nearest")
-
-
-def _colours(image: NDArray[Any], heat: NDArray[np.float64], kind: str) -> Colours:
-    """(H, W, 3) colours of die states or grey values under a heat in [0, 1]."""
-    weight = heat[..., None]
-    if kind == "maps":
-        states = np.clip(image, 0, 2).astype(int)
-        return np.asarray(_COLD[states] * (1 - weight) + _HOT[states] * weight)
-    grey = np.repeat(image[..., None] / 255.0, 3, axis=-1)
-    return np.asarray(grey * (1 - 0.65 * weight) + _HOT[1] * 0.65 * weight)
+    axes.imshow(drawn, extent=(0.0, 1.0, 0.0, 1.0) if kind == "maps" else None, interpolation="nearest")
 
 
 def _stretched(values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -144,7 +130,7 @@ def _stretched(values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[n
 def _key(axes: Axes, kind: str) -> None:
     """The colours of no to most heat, below the panels: a row per die state, or for dark and bright."""
     names, values = (["pass", "fail"], (1, 2)) if kind == "maps" else (["bright", "dark"], (220, 40))
-    ramp = _colours(np.repeat(np.array(values)[:, None], 100, axis=1), np.tile(np.linspace(0, 1, 100), (2, 1)), kind)
+    ramp = colours(np.repeat(np.array(values)[:, None], 100, axis=1), np.tile(np.linspace(0, 1, 100), (2, 1)), kind)
     axes.imshow(ramp, aspect="auto", extent=(0, 1, 1.5, -0.5), interpolation="nearest")
     axes.set_yticks([])
     # As tick labels the names would push the panels above apart.

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wafer_lab.errors import UserError
-from wafer_lab.evaluation.predictions import TargetKind
-from wafer_lab.evaluation.settings import CalibrationKind
+from wafer_lab.evaluation.settings import CalibrationKind, TargetKind
 
 Floats = NDArray[np.float64]
 

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wafer_lab.evaluation.predictions import TargetKind
 from wafer_lab.evaluation.predictor.decisions import MinimumCost, cost_matrix, needed_normal
-from wafer_lab.evaluation.settings import Evaluation
+from wafer_lab.evaluation.settings import Evaluation, TargetKind
 from wafer_lab.metrics.scores import MultilabelCounts, confusion_matrix, multiclass_scores, multilabel_scores
 
 Floats = NDArray[np.float64]

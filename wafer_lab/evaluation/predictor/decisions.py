@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wafer_lab.errors import UserError
-from wafer_lab.evaluation.predictions import TargetKind
-from wafer_lab.evaluation.settings import Evaluation
+from wafer_lab.evaluation.settings import Evaluation, TargetKind
 from wafer_lab.metrics.scores import normal_classes
 
 # Expected costs closer than this, relative to the largest cost, are equal: matrix products round.

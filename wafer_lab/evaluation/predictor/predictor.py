@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from wafer_lab.data.split import deal, strata
 from wafer_lab.data.views import TTA, VIEWS
 from wafer_lab.errors import UserError
-from wafer_lab.evaluation.predictions import TargetKind
 from wafer_lab.evaluation.predictor.calibration import Calibration, calibration_from, fit_calibration
 from wafer_lab.evaluation.predictor.decisions import (
     Argmax,
@@ -31,7 +30,7 @@ from wafer_lab.evaluation.predictor.decisions import (
     normal_indices,
 )
 from wafer_lab.evaluation.predictor.thresholds import fit_recall, fit_thresholds, to_simplex
-from wafer_lab.evaluation.settings import Evaluation
+from wafer_lab.evaluation.settings import Evaluation, TargetKind
 from wafer_lab.evaluation.views import Wafers
 from wafer_lab.files import write_text
 from wafer_lab.metrics.scores import MultilabelCounts, confusion_matrix, multiclass_scores, multilabel_scores

@@ -1,0 +1,50 @@
+"""``wafer-lab export``: a run as one file for the line."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from wafer_lab.errors import UserError
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a .ckpt file.")],
+    out: Annotated[Path | None, typer.Option(help="The .onnx file to write. Default: model.onnx in the run.")] = None,
+    tta: Annotated[
+        Literal["none", "hflip", "d2", "d4"] | None,
+        typer.Option(help="Views to average in the graph. Default: those of the run's predictor."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Integers of 8 bits, calibrated on the run's training wafers.")
+    ] = False,
+    prune: Annotated[
+        float | None, typer.Option(help="Share of the weights to set to zero, such as 0.5; then fine-tune.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of fine-tuning after --prune.")] = 2,
+    register: Annotated[str | None, typer.Option(help="Also make it a version of this model in MLflow.")] = None,
+    alias: Annotated[str | None, typer.Option(help="Of --register: points to this version from now on.")] = None,
+) -> None:
+    """Write a trained model as one .onnx file: raw wafers of any size in, calibrated probabilities out."""
+    out = out or (run if run.is_dir() else run.parent) / "model.onnx"
+    if out.suffix != ".onnx":
+        raise UserError(f"a model is written as .onnx, not '{out.suffix}'; rename --out {out.name}")
+    if alias and not register:
+        raise UserError("--alias names a version of a registered model; say which with --register NAME")
+    from wafer_lab.tracking.mlflow_tracker import masked
+    from wafer_lab.workflows.export import export_run, register_run
+
+    exported = export_run(run, out, tta, int8, prune, epochs)
+    made = exported.description
+    shown = {"cam": "CAM", "hires_cam": "HiResCAM of the last feature map", None: "none"}[made.activation]
+    typer.echo(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB; input (N, H, W) uint8 {made.kind}; "
+        f"{len(made.predictor.class_names)} classes; views {made.predictor.tta}; activation map: {shown}"
+    )
+    if register:
+        found = register_run(run, out, register, alias)
+        address = f"models:/{found.name}@{alias}" if alias else f"models:/{found.name}/{found.version}"
+        typer.echo(
+            f"registered as version {found.version}; to serve it:\n"
+            f"  MLFLOW_TRACKING_URI={masked(found.uri)} mlflow models serve -m {address} --env-manager local"
+        )

@@ -1,0 +1,1 @@
+"""A trained model in the browser: one wafer at a time, or a file of them."""

@@ -1,0 +1,1 @@
+"""ONNX graphs of trained networks, and a predictor that needs numpy and onnxruntime only."""
