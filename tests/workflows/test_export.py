@@ -163,6 +163,7 @@ def test_the_registry_serves_maps_of_any_size(trained, exported, monkeypatch, tm
             connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             content = json.loads(answer.read())
+            connection.close()
         finally:
             server.should_exit = True
             line.join()

@@ -206,7 +206,7 @@ def test_rows_are_written_as_for_other_models(exact, tmp_path):
     source = Simulator(12, "multilabel", seed=5, shape=(40, 51))
     assert predict_source(exact, source, tmp_path / "out.csv") == 12
     table = pyarrow.csv.read_csv(tmp_path / "out.csv")
-    assert table.column_names == ["index", "prediction", *(f"p_{name}" for name in MIXEDWM38_CLASSES)]
+    assert table.column_names == ["index", "prediction", *(f"p_{name}" for name in MIXEDWM38_CLASSES), "error"]
     assert table["prediction"].to_pylist() == ["Center+Donut+Random"] * 12  # Random: off the wafer, for this model
 
 

@@ -157,7 +157,7 @@ class WaferModel:
         rows, columns = ((2 * np.arange(n) + 1) * canvas // (2 * n) for n in (height, width))
         heat = heat[:, rows[:, None], columns]
         peak = heat.max((1, 2), keepdims=True)
-        return np.divide(heat, peak, out=np.zeros_like(heat), where=peak > 0).astype(np.float32)
+        return np.asarray(np.divide(heat, peak, out=np.zeros_like(heat), where=peak > 0), np.float32)
 
     def _checked(self, wafer: Any) -> NDArray[np.uint8]:
         if self.kind == "images":

@@ -79,7 +79,7 @@ def prune_network(run: Path, loaded: Loaded, datamodule: WaferDataModule, amount
     )
     trainer.fit(_task(run, loaded, datamodule), datamodule=datamodule)
     for module, name in weights:
-        prune.remove(module, name)
+        prune.remove(module, name)  # type: ignore[no-untyped-call]
     zeros = sum(int((m.weight == 0).sum()) for m, _ in weights) / sum(m.weight.numel() for m, _ in weights)
     table = predict_split(network, datamodule, ("val", "test"), trainer.strategy.root_device)
     judgement = judge_predictions(table, loaded.predictor.settings, alternatives=False)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv
 
-from wafer_lab.data.readers import IMAGE_ENDINGS, open_source
+from wafer_lab.data.readers import open_source
 from wafer_lab.data.readers.files import is_junk
+from wafer_lab.data.readers.images import IMAGE_ENDINGS
 from wafer_lab.errors import UserError
 from wafer_lab.files import replacing
 from wafer_lab.workflows.labelling import Judge, label_source

@@ -174,7 +174,7 @@ def _map(item: Any) -> NDArray[Any]:
         raise UserError("waferMap is no 2-D array of die states")
     if wafer.dtype == np.uint8:
         return wafer
-    whole = np.nan_to_num(wafer, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
+    whole: NDArray[np.int64] = np.nan_to_num(wafer, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
     if not np.array_equal(whole, wafer):
         raise UserError("waferMap holds a value that is no die state")
     return whole
