@@ -206,7 +206,8 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
-        raise UserError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port or --host") from None
+        reason = str(error.strerror).partition(" (while")[0]  # Python repeats the address there
+        raise UserError(f"cannot listen on {host}:{port} ({reason}); choose another --port or --host") from None
     with listening:
         yield listening
 
