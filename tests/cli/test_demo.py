@@ -45,7 +45,8 @@ def test_a_missing_package(tmp_path, monkeypatch):
 
 def test_a_port_in_use(tmp_path, elsewhere, handlers):
     pytest.importorskip("gradio")
-    assert f"cannot listen on 127.0.0.1:{elsewhere}" in refused(tmp_path, "--port", elsewhere)
+    told = refused(tmp_path, "--port", elsewhere)
+    assert told == f"cannot listen on 127.0.0.1:{elsewhere} (Address already in use); choose another --port or --host"
 
 
 def test_an_address_of_another_machine(tmp_path, handlers):

@@ -1,6 +1,5 @@
 """The pages in a real browser: headless Chromium, one server, one model."""
 
-import asyncio
 import csv
 import json
 import shutil
@@ -32,22 +31,22 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def address(model, tmp_path_factory):
+def uploads(tmp_path_factory) -> Path:
+    """Where the server keeps files."""
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def address(model, uploads):
     """A server in a thread of this process."""
     import uvicorn
 
     from wafer_lab.demo.app import application, bound, server_config
 
-    uploads = tmp_path_factory.mktemp("uploads")
     patch = pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", str(uploads))
-
-    async def built():
-        return application(model, uploads)
-
-    pages = asyncio.run(built())  # where no event loop runs, gradio makes some and never closes them
     with bound("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(server_config(pages))
+        server = uvicorn.Server(server_config(application(model, uploads)))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
@@ -120,12 +119,13 @@ def widest(browser):
     return browser.execute_script("return document.documentElement.scrollWidth")
 
 
-def test_upload_then_example_then_upload(page, wafer, tmp_path):
+def test_upload_then_example_then_upload(page, wafer, uploads, tmp_path):
     upload(page, "#upload", saved(tmp_path, "mine.npy", wafer(0.95)))
     until(page, lambda: heading(page) == "Near-full")
     said = text(page, "#answer")
     for part in ("mine.npy", "Calibrated probabilities", "Prediction set", "90 %", "Illustrative", "(CAM)"):
         assert part in said
+    assert list(uploads.rglob("mine.npy"))  # in the folder that goes when the server ends
     page.find_element("css selector", "#examples input[value=none]").click()
     until(page, lambda: heading(page) == "none")
     assert "simulated wafer of none" in text(page, "#answer")

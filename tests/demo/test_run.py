@@ -15,7 +15,7 @@ def test_a_run_a_checkpoint_and_an_export_answer_alike(tiny):
     from wafer_lab.workflows.export import describe_run, drawing_of
     from wafer_lab.workflows.fit import fit
 
-    run = fit(tiny("evaluation.coverage=0.8", "model.width=8")).run_dir
+    run = fit(tiny("evaluation.coverage=0.8", "evaluation.resamples=100", "model.width=8")).run_dir
     whole, bare = open_model(run), open_model(run / "checkpoints" / "best.ckpt")
     assert bare.usual is None
     assert whole.usual is not None

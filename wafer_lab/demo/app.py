@@ -1,5 +1,6 @@
 """The pages and the server. Importing this takes gradio."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -168,21 +169,25 @@ def application(model: DemoModel, folder: Path) -> FastAPI:
     theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
-    pages: FastAPI = gr.mount_gradio_app(
-        FastAPI(openapi_url=None),
-        build(model, folder),
-        "/",
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        max_file_size=_MOST_UPLOADED,
-        ssr_mode=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        theme=theme,
-        css=CSS,
-    )
-    return pages
+    options: dict[str, Any] = {
+        "path": "/",
+        "footer_links": [],
+        "run_history": False,
+        "show_error": False,
+        "max_file_size": _MOST_UPLOADED,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "enable_monitoring": False,
+        "theme": theme,
+        "css": CSS,
+    }
+
+    # Where no event loop runs, gradio makes some and never closes them.
+    async def mounted() -> FastAPI:
+        pages: FastAPI = gr.mount_gradio_app(FastAPI(openapi_url=None), build(model, folder), **options)
+        return pages
+
+    return asyncio.run(mounted())
 
 
 def server_config(pages: FastAPI) -> uvicorn.Config:
@@ -201,7 +206,8 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
-        raise UserError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port or --host") from None
+        reason = str(error.strerror).partition(" (while")[0]  # Python repeats the address there
+        raise UserError(f"cannot listen on {host}:{port} ({reason}); choose another --port or --host") from None
     with listening:
         yield listening
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from wafer_lab.evaluation import figures
-from wafer_lab.evaluation.figures.wafers import _COLD, _HOT, _stretched
+from wafer_lab.evaluation.figures.wafers import _stretched
+from wafer_lab.evaluation.palette import COLD, HOT
 
 MAP = np.array([[0, 1, 0], [1, 2, 1]], dtype=np.uint8)
 
@@ -16,12 +17,12 @@ def lightness(colours: np.ndarray) -> np.ndarray:
 def test_tiles_show_the_states_in_a_square() -> None:
     figure = figures.worst_errors([MAP, MAP + 1], ["Loc\ncalled none", "b"], "maps")
     panel = figure.axes[0]
-    np.testing.assert_allclose(panel.images[0].get_array(), _COLD[MAP])
+    np.testing.assert_allclose(panel.images[0].get_array(), COLD[MAP])
     assert panel.images[0].get_extent() == [0, 1, 0, 1]
     assert panel.get_box_aspect() == 1
     assert panel.get_title() == "Loc\ncalled none"
     # MixedWM38 holds a few 3s, which mean fail.
-    np.testing.assert_allclose(figure.axes[1].images[0].get_array(), _COLD[np.minimum(MAP + 1, 2)])
+    np.testing.assert_allclose(figure.axes[1].images[0].get_array(), COLD[np.minimum(MAP + 1, 2)])
 
 
 def test_images_are_grey() -> None:
@@ -50,11 +51,11 @@ def test_heat_colours_a_copy_beside_each_wafer() -> None:
     heat = np.array([[0.0, 0.0, 0.0], [-5.0, 2.0, 1.0]])
     figure = figures.heatmaps([MAP], [heat], ["Loc"], "maps")
     plain, heated = (axes.images[0].get_array() for axes in figure.axes[:2])
-    np.testing.assert_allclose(plain, _COLD[MAP])
-    np.testing.assert_allclose(heated[0], _COLD[MAP[0]])
-    np.testing.assert_allclose(heated[1, 0], _COLD[1])
-    np.testing.assert_allclose(heated[1, 1], _HOT[2])
-    np.testing.assert_allclose(heated[1, 2], (_COLD[1] + _HOT[1]) / 2)
+    np.testing.assert_allclose(plain, COLD[MAP])
+    np.testing.assert_allclose(heated[0], COLD[MAP[0]])
+    np.testing.assert_allclose(heated[1, 0], COLD[1])
+    np.testing.assert_allclose(heated[1, 1], HOT[2])
+    np.testing.assert_allclose(heated[1, 2], (COLD[1] + HOT[1]) / 2)
     figure.draw_without_rendering()
 
 
@@ -91,7 +92,7 @@ def test_stretching_keeps_place() -> None:
 
 def test_failed_dies_stay_darker_whatever_the_heat() -> None:
     heat = np.linspace(0, 1, 11)[:, None]
-    passed, failed = (lightness(_COLD[state] * (1 - heat) + _HOT[state] * heat) for state in (1, 2))
+    passed, failed = (lightness(COLD[state] * (1 - heat) + HOT[state] * heat) for state in (1, 2))
     assert passed.min() > failed.max() + 0.25
 
 
