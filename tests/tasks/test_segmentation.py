@@ -51,7 +51,7 @@ def test_overfits_eight_wafers(task: SegmentationTask, batch: Batch) -> None:
 def test_monitors_are_what_validation_logs(task: SegmentationTask, batch: Batch) -> None:
     logged: dict[str, float] = {}
     task.log = lambda name, value, **_: logged.update({name: value})
-    task.log_dict = logged.update
+    task.log_dict = lambda values, **_: logged.update(values)
     task.eval()
     task.validation_step(batch, 0)
     task.on_validation_epoch_end()

@@ -106,6 +106,12 @@ class Task(pl.LightningModule):
             self.print(f"training {', '.join(stages)}: {sizes[True]:,} of {sum(sizes.values()):,} parameters")
         self._training = stages
 
+    def on_any_process(self, here: bool) -> bool:
+        """Whether something that every process is asked holds on one of them."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return here
+        return bool(self.trainer.strategy.reduce_boolean_decision(here, all=False))
+
     def log_train_loss(self, loss: Tensor, size: int) -> None:
         """Count a batch of `size` wafers into the epoch's mean training loss."""
         self.train_loss.update(loss.detach().expand(size))  # which ignores weights where it looks for no NaN

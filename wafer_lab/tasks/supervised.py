@@ -66,8 +66,7 @@ class SupervisedTask(Task):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch into the epoch's loss and scores."""
         logits = self(batch.image)
-        diverged = not logits.isfinite().all()
-        if self.trainer.strategy.reduce_boolean_decision(diverged, all=False):  # on any process: all stop together
+        if self.on_any_process(not logits.isfinite().all()):  # all stop together
             raise DivergedError(
                 f"training diverged: the network's outputs are not finite after epoch {self.current_epoch + 1}; the "
                 "rows of its last batch are in diverged.json in the run's folder. Lower optimizer.lr, or try "
