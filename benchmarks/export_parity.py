@@ -88,10 +88,10 @@ def compared(model: str, head: str, kind: str, tta: str, maps: list[np.ndarray])
 
 
 def random_network(model: str, head: str) -> nn.Module:
+    torch.manual_seed(0)
     facts = ["+data.in_channels=3", f"+data.canvas={CANVAS}", f"+data.num_classes={CLASSES}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         network = build_network(compose(overrides=[f"+head={head}", f"+model={model}", *facts]))
-    torch.manual_seed(0)
     images = encode(torch.randint(0, 3, (32, CANVAS, CANVAS)).to(torch.uint8), "one_hot")
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):

@@ -13,8 +13,9 @@ from wafer_lab.export.graph import WaferGraph
 from wafer_lab.files import replacing
 
 OPSET = 20
-#: The largest difference from PyTorch's probabilities that an export may have.
-TOLERANCE = 1e-4
+#: The largest difference from PyTorch's probabilities that an export may have. Sums in another order make some 1e-5, in
+#: badly conditioned networks 1e-4 (benchmarks/export_parity.py); a graph that computes something else makes far more.
+TOLERANCE = 1e-3
 
 #: What a graph calls its input.
 INPUT = "wafers"
