@@ -131,10 +131,12 @@ def test_the_registry_serves_maps_of_any_size(trained, exported, monkeypatch, tm
     import warnings
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's own insides
         found = register_run(trained.run_dir, exported, "wafers", "champion")
         assert found.version == "1"
+        assert not Path("mlruns").exists()
         import mlflow
         import uvicorn
         from mlflow.pyfunc import scoring_server

@@ -59,6 +59,13 @@ class UNet(Encoder):
             features = level(torch.cat([skip, F.interpolate(features, scale_factor=2.0, mode="nearest")], 1))
         return features[:, :, :side, :side]
 
+    def stages(self) -> dict[str, list[nn.Parameter]]:
+        """Name the levels on the way down, then those on the way up; see ``Encoder``."""
+        levels = {f"down{k}": level for k, level in enumerate(self.down)} | {
+            f"up{k}": level for k, level in enumerate(self.up)
+        }
+        return {name: list(level.parameters()) for name, level in levels.items()}
+
 
 def _double(inputs: int, outputs: int) -> nn.Sequential:
     """Two convolutions of 3 x 3 with batch norm and ReLU."""

@@ -45,12 +45,21 @@ def register(file: Path, tracker: MLflowTracker, name: str, alias: str | None, r
         try:
             mlflow.set_tracking_uri(tracker.uri)
             mlflow.set_registry_uri(tracker.uri)
+            client = mlflow.MlflowClient()
+            # of the run's experiment: by itself MLflow takes the default one, whose files go to ./mlruns
+            experiment = client.get_run(run.id).info.experiment_id
+            logged = client.create_logged_model(experiment, name="model", source_run_id=run.id)
             info = Model.log(
-                None, flavor=mlflow_flavour, name="model", registered_model_name=name, run_id=run.id, file=file
+                None,
+                flavor=mlflow_flavour,
+                model_id=logged.model_id,
+                registered_model_name=name,
+                run_id=run.id,
+                file=file,
             )
             version = str(info.registered_model_version)
             if alias:
-                mlflow.MlflowClient().set_registered_model_alias(name, alias, version)
+                client.set_registered_model_alias(name, alias, version)
         except MlflowException as error:
             reason = str(error).partition("\n")[0]
             raise UserError(
