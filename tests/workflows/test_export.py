@@ -13,6 +13,8 @@ from wafer_lab.data.simulator import Simulator
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.views import wafers
 from wafer_lab.export.predictor import WaferModel
+from wafer_lab.tracking.mlflow_tracker import MLflowTracker
+from wafer_lab.tracking.registry import register
 from wafer_lab.workflows.checkpoint import load_task
 from wafer_lab.workflows.export import export_run, register_run, training_wafers
 from wafer_lab.workflows.fit import fit
@@ -137,10 +139,17 @@ def test_the_registry_serves_maps_of_any_size(trained, exported, monkeypatch, tm
         found = register_run(trained.run_dir, exported, "wafers", "champion")
         assert found.version == "1"
         assert not Path("mlruns").exists()
+        tracker = MLflowTracker(found.uri, "wafer_lab", tmp_path, tmp_path / "unused.db")
+        with tracker.run("training", {"a": 1}, {}) as training:
+            pass
+        with pytest.raises(UserError, match="does not register a/b"):
+            register(exported, tracker, "a/b", None, training.id)
         import mlflow
         import uvicorn
         from mlflow.pyfunc import scoring_server
 
+        record = mlflow.MlflowClient(found.uri).get_run(training.id)
+        assert (record.info.status, record.data.params) == ("FINISHED", {"a": "1"})  # whatever became of the export
         before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
         mlflow.set_tracking_uri(found.uri)
         mlflow.set_registry_uri(found.uri)

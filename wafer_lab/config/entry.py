@@ -17,8 +17,8 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from wafer_lab.config import resolvers
 from wafer_lab.config.messages import ConfigWarning, Problem, refuse
 from wafer_lab.config.validate import resolver_message
-from wafer_lab.errors import UserError
-from wafer_lab.processes import local_rank
+from wafer_lab.errors import DivergedError, OutOfMemoryError, UserError
+from wafer_lab.processes import local_rank, rank
 
 FAILED = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C: 128 + SIGINT
@@ -69,8 +69,11 @@ def user_errors(config_dir: Path | None = None, config_name: str = "train") -> I
 
 
 def _report(message: str, error: Exception) -> NoReturn:
-    if local_rank() == 0:  # of processes that train together, one on each machine speaks
-        print(_coloured("error:", _RED), message, file=sys.stderr)
+    # Of processes that train together one on each machine speaks, but these befall any of them alone.
+    own = isinstance(error, DivergedError | OutOfMemoryError)
+    if own or local_rank() == 0:
+        process = f"process {rank()}: " if rank() else ""
+        print(_coloured("error:", _RED), process + message, file=sys.stderr)
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise error  # Hydra runs the sweep's other jobs before it ends
     raise SystemExit(FAILED) from None

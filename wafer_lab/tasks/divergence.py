@@ -31,6 +31,11 @@ class FiniteLoss(Callback):
         self._steps: list[tuple[int, Tensor, Tensor]] = []  # batch, loss, rows: those not yet looked at
         self._before: tuple[int, Tensor, Tensor] | None = None  # the last one that was
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Agree on the folder: processes that a launcher started know of none but the first one's."""
+        if trainer.world_size > 1:
+            self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note the step."""
         self._steps.append((batch_idx, outputs["loss"], batch.row))
@@ -64,7 +69,11 @@ class FiniteLoss(Callback):
         if bad is None:
             self._before = steps[-1]
             if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(False, all=False):
-                raise DivergedError("training diverged on another process")  # all stop together
+                self._before = None  # it is healthy here
+                raise DivergedError(  # all stop together
+                    f"training diverged on another process; the rows of its wafers are in <rank>_{FILE} in "
+                    f"{self.folder}. Lower optimizer.lr, try trainer.precision=32-true, or look at those wafers"
+                )
             return
         before = steps[bad - 1] if bad else self._before
         self._before = None

@@ -69,7 +69,7 @@ class SupervisedTask(Task):
         if self.on_any_process(not logits.isfinite().all()):  # all stop together
             raise DivergedError(
                 f"training diverged: the network's outputs are not finite after epoch {self.current_epoch + 1}; the "
-                "rows of its last batch are in diverged.json in the run's folder. Lower optimizer.lr, or try "
+                "rows of its last batch are beside config.yaml (diverged.json). Lower optimizer.lr, or try "
                 "trainer.precision=32-true"
             )
         # Once per wafer: torchmetrics ignores weights where it looks for no NaN.

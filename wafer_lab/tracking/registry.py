@@ -22,19 +22,22 @@ class Registered(NamedTuple):
 
 
 def register(file: Path, tracker: MLflowTracker, name: str, alias: str | None, run_id: str | None) -> Registered:
-    """Log an exported file with a run, and make it a version of a registered model.
+    """Log an exported file with a run of its own, and make it a version of a registered model.
+
+    The run that trained it stays as it is: its config, its status and its metrics are a record.
 
     Args:
         file: What `wafer-lab export` wrote.
         tracker: Says where runs are recorded.
         name: Of the registered model, made where there is none.
         alias: Points to this version from now on, such as `champion`; None: none.
-        run_id: The run that trained it, where the tracker has it; else a run of its own is opened.
+        run_id: The run that trained it, for the record; None where it was not tracked.
 
     Raises:
         UserError: MLflow is missing, its store cannot be used, or it refuses the name or alias.
     """
-    with tracker.run(f"export {name}", {}, {"exported": file.name}, resumes=run_id) as run:
+    facts = {"file": file.name, "trained_by": run_id or "a run that was not tracked"}
+    with tracker.run(f"export {name}", facts, facts) as run:
         import mlflow
         from mlflow.exceptions import MlflowException
         from mlflow.models import Model

@@ -68,6 +68,8 @@ def prune_network(run: Path, loaded: Loaded, datamodule: WaferDataModule, amount
     pl.seed_everything(loaded.config.seed, workers=True, verbose=False)
     trainer = pl.Trainer(
         max_epochs=epochs,
+        devices=1,
+        num_nodes=1,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

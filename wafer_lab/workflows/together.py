@@ -32,10 +32,11 @@ def check(cfg: DictConfig, nested: bool) -> None:
             "every model a command of its own"
         )
     sweeps = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweeps and not launched():
+    # Hydra's own launcher runs all jobs in this process, and processes but the first end with the first job.
+    if sweeps and (not launched() or "BasicLauncher" in str(HydraConfig.get().launcher._target_)):
         raise UserError(
-            "--multirun with several devices would start the whole grid again in every process; start one command per "
-            "run, or use hydra/launcher=submitit_slurm with a task per device"
+            "--multirun goes through its jobs in one process, and several devices need processes of their own for each; "
+            "start one command per run, or use hydra/launcher=submitit_slurm with a task per device"
         )
 
 
