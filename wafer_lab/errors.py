@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can make and mend."""
+"""The exceptions for what a user can put right."""
 
 
 class UserError(Exception):
@@ -7,3 +7,11 @@ class UserError(Exception):
     Every entry point prints its message alone, without a traceback, and exits with status 2. The message
     therefore says what is wrong and what to do about it.
     """
+
+
+class DivergedError(UserError):
+    """The training loss became NaN or infinite; another learning rate, loss or precision may well train."""
+
+
+class OutOfMemoryError(UserError):
+    """The run needs more memory than the device has; a smaller one may well train."""
