@@ -198,3 +198,9 @@ def test_all_problems_in_one_error():
     with pytest.raises(UserError, match=re.escape("3 things to put right:\n  model.dpth: ")) as caught:
         validate(cfg)
     assert len(str(caught.value).splitlines()) == 4
+
+
+def test_a_word_that_the_workflow_replaces_is_no_mistake():
+    node = "trainer: {_target_: lightning.pytorch.Trainer, precision: %s}"
+    assert problems(OmegaConf.create(node % "auto")) == []
+    assert [problem.path for problem in problems(OmegaConf.create(node % "fast"))] == ["trainer.precision"]

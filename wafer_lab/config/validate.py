@@ -45,6 +45,8 @@ RUNTIME: dict[str, set[str]] = {
     },
     "workflow": {"cfg"},
 }
+# Words that a workflow replaces by what the hardware asks for, before the target sees them.
+AUTOMATIC = {"trainer.precision": "auto"}
 # What to use instead of setting one of those keys.
 _INSTEAD: dict[str, str] = {
     "loss.class_weights": "imbalance=class_weights",
@@ -247,6 +249,8 @@ def _type_problems(node: DictConfig, path: str, key: str, parameter: Parameter) 
         value = node[key]
     except OmegaConfBaseException:
         return  # said where the value is looked at
+    if value == AUTOMATIC.get(f"{path}.{key}", ...):
+        return
     if not annotations.fits(value, parameter.annotation, parameter.module):
         referred = _referred(_written(node, key)) if OmegaConf.is_interpolation(node, key) else None
         origin = referred or f"{path}.{key}"
