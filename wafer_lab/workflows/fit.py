@@ -1,10 +1,12 @@
 """The main workflow: fit on train, select on val, predict val and test once, leave everything in the run's folder."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from omegaconf import DictConfig
 
 from wafer_lab.config.build import build, resolved
@@ -14,6 +16,7 @@ from wafer_lab.evaluation.judgement import check_settings, judge_predictions
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.evaluation.settings import Evaluation
+from wafer_lab.tasks.base import Task
 from wafer_lab.workflows import outcome, run_files
 from wafer_lab.workflows.assemble import build_task, build_trainer
 from wafer_lab.workflows.checkpoint import check_resumable, read_checkpoint, restore
@@ -33,7 +36,7 @@ class FitResult:
         run_dir: Its folder.
         monitored: Best value of the monitored validation score.
         scores: Flat metrics of val and test, as in metrics.json.
-        predictions: The predictions table of val and test.
+        predictions: The predictions table of val and test; of a candidate, of val alone.
     """
 
     run_dir: Path
@@ -42,12 +45,28 @@ class FitResult:
     predictions: Predictions
 
 
-def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
+@dataclass(frozen=True)
+class Candidate:
+    """A fit that is one of many to choose from: it is measured on val, and test is never predicted.
+
+    Attributes:
+        callbacks: Of its trainer, beside those of the config.
+        tags: Of its run in the tracker.
+        measure: The trained task, its data, its val predictions and the device -> scores beside those of the best epoch.
+    """
+
+    callbacks: Sequence[pl.Callback] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    measure: Callable[[Task, WaferDataModule, Predictions, torch.device], Mapping[str, float]] = lambda *_: {}
+
+
+def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = None) -> FitResult:
     """Train and judge one model.
 
     Args:
         cfg: A composed and validated config.
         nested: Whether it is tracked as a child of the run that is open; it is then judged without alternatives.
+        candidate: Where it is only to be chosen from, what that takes.
 
     Returns:
         The result; the files of the run lie in `cfg.paths.run`.
@@ -68,22 +87,30 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
     task = build_task(cfg, config, datamodule)
     earlier = check_resumable(cfg.ckpt_path, task.record) if cfg.ckpt_path else {}
     tracker = build(cfg.tracking)
+    tags = run_files.tags(datamodule) | dict(candidate.tags if candidate else {})
     with (
         run_files.claim(run_dir, config, resumes=bool(cfg.ckpt_path)),
         tracker.run(
-            cfg.name, run_files.choices() | config, run_files.tags(datamodule), nested, earlier.get("run_id")
+            cfg.name, run_files.choices() | config, tags, nested, earlier.get("run_id")
         ) as tracked,
     ):
         task.record["run_id"] = tracked.id
         print(run_files.opening(cfg, datamodule, task), flush=True)
-        trainer, callbacks = build_trainer(cfg, tracked.logger)
+        trainer, callbacks = build_trainer(cfg, tracked.logger, candidate.callbacks if candidate else None)
         device = trainer.strategy.root_device  # after fit the task is back on the CPU
         outcome.remove(run_dir)
         with run_files.interruptible(run_dir, nested):
             trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
-        print("judging the best checkpoint on val and test", flush=True)
         best = run_dir / "checkpoints" / "best.ckpt"
         restore(task.network, read_checkpoint(best), best)
+        monitored = float(callbacks["best"].best_model_score)
+        if candidate:
+            predictions = predict_split(task.network, datamodule, ("val",), device)
+            scores = callbacks["history"].best_epoch(cfg.task.mode)
+            scores |= candidate.measure(task, datamodule, predictions, device)
+            outcome.write_candidate(run_dir, predictions, scores, tracked)
+            return FitResult(run_dir, monitored, scores, predictions)
+        print("judging the best checkpoint on val and test", flush=True)
         parts = ("val", "test", "unknown") if len(datamodule.split.unknown) else ("val", "test")
         distances = knn_column(task.network, datamodule, parts, device) if "unknown" in parts else None
         counter = mask_counter(datamodule)
@@ -99,4 +126,4 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
         outcome.write(run_dir, judgement, config, Gallery.of(datamodule.store))
         outcome.publish(run_dir, judgement, tracked)
         scores = judgement.scores
-    return FitResult(run_dir, float(callbacks["best"].best_model_score), scores, predictions)
+    return FitResult(run_dir, monitored, scores, predictions)
