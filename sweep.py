@@ -1,4 +1,4 @@
-"""Search for the best values of a run's keys: python sweep.py study=lr_wd study.n_trials=30. See python sweep.py --help."""
+"""Search for the best values of a run's keys: python sweep.py study=lr_wd. See python sweep.py --help."""
 
 from pathlib import Path
 

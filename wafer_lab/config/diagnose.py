@@ -90,6 +90,7 @@ class Composer:
 
     @classmethod
     def create(cls, line: CommandLine) -> "Composer":
+        """A composer over the configs that a command line reads."""
         version.setbase("1.3")
         setup_globals()  # Hydra's resolvers: now, hydra, python_version
         resolvers.register()

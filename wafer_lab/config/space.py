@@ -72,7 +72,9 @@ class Entry:
             sampled: what was sampled before it.
             others: the whole space by key.
         """
-        return all(key not in others or (key in sampled and sampled[key] in wanted) for key, wanted in self.when.items())
+        return all(
+            key not in others or (key in sampled and sampled[key] in wanted) for key, wanted in self.when.items()
+        )
 
 
 def override(key: str, value: Any) -> str:
@@ -130,7 +132,9 @@ def probes(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
         sampled: dict[str, Any] = {}
         for entry in entries:
             if entry.follows(sampled, by_key):
-                sampled[entry.key] = chosen.get(entry.key, entry.ends()[position % 2] if entry.kind != "choice" else None)
+                sampled[entry.key] = chosen.get(
+                    entry.key, entry.ends()[position % 2] if entry.kind != "choice" else None
+                )
         if sampled not in seen:
             seen.append(sampled)
             yield sampled
@@ -140,7 +144,8 @@ def _entry(key: str, spec: Any) -> Entry:
     if isinstance(spec, list):
         return Entry(key, "choice", choices=tuple(spec))
     conditions = {
-        name: tuple(wanted) if isinstance(wanted, list) else (wanted,) for name, wanted in (spec.get("when") or {}).items()
+        name: tuple(wanted) if isinstance(wanted, list) else (wanted,)
+        for name, wanted in (spec.get("when") or {}).items()
     }
     if spec["type"] == "choice":
         return Entry(key, "choice", choices=tuple(spec["choices"]), when=conditions)
@@ -222,5 +227,8 @@ def _condition_problems(entry: Entry, entries: Mapping[str, Entry]) -> Iterator[
             continue
         for value in wanted:
             if value not in other.choices:
-                hint = did_you_mean(str(value), map(str, other.choices)) or f"; it is one of {listed(map(str, other.choices))}"
+                hint = (
+                    did_you_mean(str(value), map(str, other.choices))
+                    or f"; it is one of {listed(map(str, other.choices))}"
+                )
                 yield Problem(path, f"{key} is never {show(value)}{hint}")

@@ -69,7 +69,9 @@ def _key_problems(composer: Composer, entries: Sequence[Entry], overrides: Seque
             continue
         if key in fixed:
             drop = f"'+study.space={{{entry.key}: null}}'"
-            yield Problem(path, f"is sampled, but the command line sets {key} too; leave one out ({drop} drops this one)")
+            yield Problem(
+                path, f"is sampled, but the command line sets {key} too; leave one out ({drop} drops this one)"
+            )
         if _top(key) in ("study", "hydra", "paths", "tracking", "workflow", "experiment", "debug"):
             yield Problem(path, f"cannot be sampled; {_top(key)} is the same for all trials")
         if key in ("seed", "data.seed", "ckpt_path"):
@@ -93,7 +95,9 @@ def _fixed_condition_problems(cfg: DictConfig, entries: Sequence[Entry]) -> Iter
                 yield Problem(path, f"there is no {key}{did_you_mean(key, known)}")
             elif value not in wanted:
                 want = " or ".join(show(one) for one in wanted)
-                yield Problem(path, f"{key} is {show(value)} in every trial, never {want}; sample {key} too, or drop it")
+                yield Problem(
+                    path, f"{key} is {show(value)} in every trial, never {want}; sample {key} too, or drop it"
+                )
 
 
 def _trial_problems(line: CommandLine, entries: Sequence[Entry]) -> list[Problem]:
@@ -109,7 +113,8 @@ def _trial_problems(line: CommandLine, entries: Sequence[Entry]) -> list[Problem
             choices = ", ".join(f"{key}={value}" for key, value in sampled.items() if isinstance(value, str))
             told = Problem(
                 f"{PATH}.{known}" if known else PATH,
-                (problem.message if known == problem.path else f"{problem}") + (f" (with {choices})" if choices else ""),
+                (problem.message if known == problem.path else f"{problem}")
+                + (f" (with {choices})" if choices else ""),
                 problem.level,
             )
             found.setdefault(f"{problem}", told)

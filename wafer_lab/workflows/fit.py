@@ -52,7 +52,7 @@ class Candidate:
     Attributes:
         callbacks: Of its trainer, beside those of the config.
         tags: Of its run in the tracker.
-        measure: The trained task, its data, its val predictions and the device -> scores beside those of the best epoch.
+        measure: The trained task, its data, its val predictions and the device -> scores that no epoch logs.
     """
 
     callbacks: Sequence[pl.Callback] = ()
@@ -90,9 +90,7 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
     tags = run_files.tags(datamodule) | dict(candidate.tags if candidate else {})
     with (
         run_files.claim(run_dir, config, resumes=bool(cfg.ckpt_path)),
-        tracker.run(
-            cfg.name, run_files.choices() | config, tags, nested, earlier.get("run_id")
-        ) as tracked,
+        tracker.run(cfg.name, run_files.choices() | config, tags, nested, earlier.get("run_id")) as tracked,
     ):
         task.record["run_id"] = tracked.id
         print(run_files.opening(cfg, datamodule, task), flush=True)

@@ -90,4 +90,3 @@ def line(settings: Study, trial: FrozenTrial, seconds: float, best: str) -> str:
 def short(value: Any) -> str:
     """A sampled value in few characters."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-

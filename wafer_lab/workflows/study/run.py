@@ -70,9 +70,7 @@ def sweep(cfg: DictConfig) -> optuna.Study:
 class _Worker:
     """One process among those that work on a study."""
 
-    def __init__(
-        self, folder: Path, settings: Study, overrides: list[str], shared: Shared, console: Console
-    ) -> None:
+    def __init__(self, folder: Path, settings: Study, overrides: list[str], shared: Shared, console: Console) -> None:
         self.folder, self.settings, self.overrides = folder, settings, overrides
         self.shared, self.console = shared, console
         self._said = ""  # what went wrong last

@@ -85,7 +85,9 @@ class Shared:
         if before is None:
             self.study.set_user_attr(IDENTITY, identity)
             return
-        changed = [f"{k} was {before.get(k)}, is {identity.get(k)}" for k in identity if before.get(k) != identity.get(k)]
+        changed = [
+            f"{k} was {before.get(k)}, is {identity.get(k)}" for k in identity if before.get(k) != identity.get(k)
+        ]
         if changed:
             raise UserError(
                 f"the study {self.settings.name} was begun with other settings: {'; '.join(changed)}; repeat its "
