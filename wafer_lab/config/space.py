@@ -8,6 +8,8 @@ from itertools import product
 from math import isclose, prod
 from typing import Any, Literal
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
 from wafer_lab.config.messages import Problem, did_you_mean, listed, show
 
 PATH = "study.space"
@@ -80,8 +82,7 @@ class Entry:
 def override(key: str, value: Any) -> str:
     """A value as an argument of the command line: "optimizer.lr=0.001"."""
     if isinstance(value, str) and not value.replace("_", "").replace("/", "").isalnum():
-        text = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"{key}='{text}'"
+        return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
     return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from wafer_lab.evaluation.figures import style
 
 _COLUMNS = 3  # of panels
+_WIDE = 20  # largest over smallest number, above which only powers of ten are named
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ def slices(
         axes.set_axis_off()
     for axes in grid[::columns]:
         axes.set_ylabel(metric)
-    handles, labels = grid[0].get_legend_handles_labels()
-    style.legend(grid[0], handles, labels, columns=2)
+    known = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    style.legend(grid[0], list(known.values()), list(known), columns=2)
     return figure
 
 
@@ -167,11 +168,13 @@ def _slice(axes: Axes, one: Slice, scores: NDArray[Any], complete: NDArray[np.bo
         x = np.array(values, dtype=float)
         if one.log:
             style.log_scale(axes, "x", x)
+            if len(x) and x.max() / x.min() > _WIDE:  # a panel has no room for more
+                axes.xaxis.set_major_locator(LogLocator(10))
     else:
         names = sorted({str(value) for value in values})
         x = np.array([names.index(str(value)) for value in values], dtype=float)
         x += np.linspace(-0.12, 0.12, len(x)) if len(x) > 1 else 0  # equal choices beside each other
-        labels = [style.short(name, 16) for name in names]
+        labels = [style.short(name, 22) for name in names]
         axes.set_xticks(range(len(names)), labels, fontsize=8, rotation=20, ha="right", parse_math=False)
         axes.set_xlim(-0.5, len(names) - 0.5)
     _points(axes, x, scores[sampled], complete[sampled], "complete", 0)

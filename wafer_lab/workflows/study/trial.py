@@ -21,7 +21,7 @@ from wafer_lab.config.space import Entry, override
 from wafer_lab.config.study import KFOLD, repeats
 from wafer_lab.config.validate import problems
 from wafer_lab.data.datamodule import WaferDataModule
-from wafer_lab.errors import DivergedError, OutOfMemoryError
+from wafer_lab.errors import DivergedError
 from wafer_lab.evaluation.judgement import judge_wafers
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.predictor.predictor import fit_predictor
@@ -34,7 +34,6 @@ from wafer_lab.workflows.study.settings import Study
 
 _TIMED = 30  # passes, after a few that warm up
 _FEW = 20
-_NO_MEMORY = ("DefaultCPUAllocator", "out of memory")
 
 
 def sample(entries: Sequence[Entry], trial: optuna.Trial) -> dict[str, Any]:
@@ -211,17 +210,6 @@ def latency(network: torch.nn.Module, datamodule: WaferDataModule, device: torch
 def _synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-def fails_alone(error: BaseException | None) -> bool:
-    """Whether an error is of this trial's values, such that others may fare better: it diverged, or memory ran out."""
-    while error is not None:
-        if isinstance(error, DivergedError | OutOfMemoryError | torch.OutOfMemoryError | MemoryError):
-            return True
-        if isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
-            return True
-        error = error.__cause__
-    return False
 
 
 def epochs_of(cfg: DictConfig) -> int:
