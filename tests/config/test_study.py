@@ -41,7 +41,7 @@ def test_all_mistakes_of_a_space_are_one_list():
                 "augment: {type: float, low: 1, high: 2, when: {los: focal}}, paths.outputs: [a, b], "
                 "optimizer.weight_decay: {low: 1}"), "optimizer.lr=0.1", "study.name='a/b'", "study.timeout=0",
           "study.n_trials=0", "study.storage='postgresql+psycopg://me:secret@host/db'", "workflow=unknown",
-          "study.objectives=[{metric: test/f1_macro, direction: up}, {metric: val/f1_mcro, direction: max}, {metric: a}]"),
+          "study.objectives=[{metric: test/f1_macro, direction: up}, {metric: val/f1_mcro, direction: max}, {a: a}]"),
          ("study.space.loss.gamma.when: loss is 'cross_entropy' in every trial, never 'focal'",
           "there is no los; did you mean loss?", "study.space.seed: cannot be sampled: luck is no setting",
           "study.space.data.seed: cannot be sampled", "study.space.augment: is a group of options; list some of",

@@ -1,4 +1,4 @@
-"""One process among those that work on a study: it takes trials until there are enough. It knows nothing of training."""
+"""One process among those that work on a study: it takes trials until there are enough, whatever a trial is."""
 
 import time
 from collections.abc import Callable
