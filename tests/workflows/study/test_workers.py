@@ -25,7 +25,7 @@ def test_four_workers_on_postgresql_lose_and_double_nothing(postgresql, tmp_path
     pytest.importorskip("psycopg", reason="study.storage on PostgreSQL needs psycopg")
     storage, uri = (f"postgresql+psycopg://wafer@{postgresql}/{name}" for name in ("studies", "mlflow"))
     workers = [start(storage, uri, tmp_path, *dies) for dies in (["die_in"], ["die_logging"], [], [])]
-    said = [worker.communicate(timeout=240)[0] for worker in workers]
+    said = [worker.communicate(timeout=540)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [-9, -9, 0, 0], said
     study = optuna.load_study(study_name="toy", storage=storage)
     trials = study.get_trials()
