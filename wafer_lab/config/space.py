@@ -18,7 +18,7 @@ _TAKES = {
     "int": ("low", "high", "log", "step", "when"),
     "choice": ("choices", "when"),
 }
-_FEW = 32  # compositions; of a larger product every choice is composed once
+_FEW = 6  # compositions, at a third of a second each; of a larger product every choice is composed once
 
 
 @dataclass(frozen=True)
