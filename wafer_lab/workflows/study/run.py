@@ -12,6 +12,7 @@ from optuna.trial import Trial
 
 from wafer_lab.config.build import build, resolved
 from wafer_lab.config.study import trial_overrides
+from wafer_lab.errors import UserError
 from wafer_lab.evaluation.provenance import git_revision
 from wafer_lab.tracking.orphans import end_orphans
 from wafer_lab.workflows import run_files
@@ -43,7 +44,12 @@ def sweep(cfg: DictConfig) -> optuna.Study:
     settings: Study = build(cfg.study)
     overrides = trial_overrides(HydraConfig.get().overrides.task)
     folder = Path(cfg.paths.run)
-    shared = Shared(settings, _identity(settings, overrides), epochs_of(cfg))
+    try:
+        shared = Shared(settings, _identity(settings, overrides), epochs_of(cfg))
+    except UserError:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # Hydra made it before the mistake was found
+        raise
     tracker = build(cfg.tracking)
     with ExitStack() as stack:
         with shared.alone():  # one worker makes the store and the study's run, the others find them

@@ -64,6 +64,11 @@ class Shared:
                     load_if_exists=True,
                 )
                 self._check(identity)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"study.storage on PostgreSQL needs the package {error.name}, which is not installed; "
+                'pip install "psycopg[binary]"'
+            ) from error
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
             raise _unusable(settings.storage, error) from error
 
