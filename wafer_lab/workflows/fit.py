@@ -1,12 +1,10 @@
 """The main workflow: fit on train, select on val, predict val and test once, leave everything in the run's folder."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
-import torch
 from omegaconf import DictConfig
 
 from wafer_lab.config.build import build, resolved
@@ -16,9 +14,9 @@ from wafer_lab.evaluation.judgement import check_settings, judge_predictions
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.evaluation.settings import Evaluation
-from wafer_lab.tasks.base import Task
 from wafer_lab.workflows import outcome, run_files
 from wafer_lab.workflows.assemble import build_task, build_trainer
+from wafer_lab.workflows.candidate import Candidate
 from wafer_lab.workflows.checkpoint import check_resumable, read_checkpoint, restore
 from wafer_lab.workflows.external import external_set, external_test
 from wafer_lab.workflows.masks import judge_counted, mask_counter
@@ -45,21 +43,6 @@ class FitResult:
     predictions: Predictions
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A fit that is one of many to choose from: it is measured on val, and test is never predicted.
-
-    Attributes:
-        callbacks: Of its trainer, beside those of the config.
-        tags: Of its run in the tracker.
-        measure: The trained task, its data, its val predictions and the device -> scores that no epoch logs.
-    """
-
-    callbacks: Sequence[pl.Callback] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
-    measure: Callable[[Task, WaferDataModule, Predictions, torch.device], Mapping[str, float]] = lambda *_: {}
-
-
 def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = None) -> FitResult:
     """Train and judge one model.
 
@@ -77,8 +60,7 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
     silence()
     started, made = time.monotonic(), provenance()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    run_dir = Path(cfg.paths.run)
-    config = resolved(cfg)
+    run_dir, config = Path(cfg.paths.run), resolved(cfg)
     datamodule: WaferDataModule = build(cfg.data)
     datamodule.setup()
     elsewhere = external_set(datamodule)
@@ -103,11 +85,8 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
         restore(task.network, read_checkpoint(best), best)
         monitored = float(callbacks["best"].best_model_score)
         if candidate:
-            predictions = predict_split(task.network, datamodule, ("val",), device)
-            scores = callbacks["history"].best_epoch(cfg.task.mode)
-            scores |= candidate.measure(task, datamodule, predictions, device)
-            outcome.write_candidate(run_dir, predictions, scores, tracked)
-            return FitResult(run_dir, monitored, scores, predictions)
+            epoch = callbacks["history"].best_epoch(cfg.task.mode)
+            return FitResult(run_dir, monitored, *candidate.finish(task, datamodule, device, run_dir, epoch, tracked))
         print("judging the best checkpoint on val and test", flush=True)
         parts = ("val", "test", "unknown") if len(datamodule.split.unknown) else ("val", "test")
         distances = knn_column(task.network, datamodule, parts, device) if "unknown" in parts else None
@@ -123,5 +102,4 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
         judgement = judge_counted(judgement, counter, task.network, run_dir, cfg.figures)
         outcome.write(run_dir, judgement, config, Gallery.of(datamodule.store))
         outcome.publish(run_dir, judgement, tracked)
-        scores = judgement.scores
-    return FitResult(run_dir, monitored, scores, predictions)
+    return FitResult(run_dir, monitored, judgement.scores, predictions)

@@ -28,7 +28,8 @@ from wafer_lab.evaluation.predictor.predictor import fit_predictor
 from wafer_lab.evaluation.views import wafers
 from wafer_lab.tasks.base import Task
 from wafer_lab.workflows import run_files
-from wafer_lab.workflows.fit import Candidate, fit
+from wafer_lab.workflows.candidate import Candidate
+from wafer_lab.workflows.fit import fit
 from wafer_lab.workflows.nested import child
 from wafer_lab.workflows.study.settings import Study
 
