@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from wafer_lab.data.augment import MapAugment
 from wafer_lab.data.canvas import encode
-from wafer_lab.data.maps import gather
 from wafer_lab.data.prepare import cached
 from wafer_lab.data.readers import open_source
+from wafer_lab.data.residency import gather
 from wafer_lab.data.simulator import Simulator
 from wafer_lab.data.store import Store
 

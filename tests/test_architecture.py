@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "wafer_lab"
-ORDER = ["errors", "files", "data", "imbalance", "models", "losses", "metrics", "tasks", "evaluation"]
+ORDER = ["errors", "files", "processes", "data", "imbalance", "models", "losses", "metrics", "tasks", "evaluation"]
 ORDER += ["active", "export", "tracking", "config", "workflows", "cli"]
 FILES = sorted(PACKAGE.rglob("*.py"))
 FORBIDDEN = {"utils", "common", "helpers", "misc", "core"}

@@ -18,7 +18,7 @@ from wafer_lab.config.validate import problems
 CONF = Path(__file__).resolve().parents[1] / "conf"
 ALONE = {"debug", "experiment"}  # they override other groups, so they are composed one by one
 FIXED = {"hydra", "paths", "study"}  # study is of sweep.py: tests/config/test_study.py
-REFUSED = "targets, but data.target is"
+REFUSED = ("targets, but data.target is", "trains one model after another", "waits for the gradients of layers")
 
 
 def options(group: str) -> list[str]:
@@ -77,7 +77,7 @@ def test_the_rows_hold_every_pair():
 def test_every_pair_of_options_composes(composing):
     for row in covering(PAIRED):
         left = errors([f"{group}={name}" for group, name in row.items()])
-        assert all(REFUSED in problem for problem in left), (row, left)
+        assert all(any(reason in problem for reason in REFUSED) for problem in left), (row, left)
 
 
 @pytest.mark.parametrize(

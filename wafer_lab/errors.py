@@ -1,4 +1,4 @@
-"""The exceptions for what a user can put right."""
+"""The exceptions for what a user can put right, and for being told to stop."""
 
 
 class UserError(Exception):
@@ -15,3 +15,11 @@ class DivergedError(UserError):
 
 class OutOfMemoryError(UserError):
     """The run needs more memory than the device has; a smaller one may well train."""
+
+
+class Terminated(SystemExit):
+    """The process was told to end by a signal; its exit status is 128 + the signal's number, as in a shell."""
+
+    def __init__(self, signum: int):
+        super().__init__(128 + signum)
+        self.signum = signum

@@ -1,6 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 
-from wafer_lab.config.diagnose import CommandLine, diagnose
+from wafer_lab.config.diagnose import CommandLine, _check_choice, _parse, diagnose
 
 
 @pytest.fixture
@@ -115,3 +117,12 @@ def test_a_further_folder_of_configs(told, tmp_path):
     (tmp_path / "mine" / "model" / "own.yaml").write_text("_target_: toy_fab.Network\ndepth: 2\n")
     assert told("model=own", extra=str(tmp_path / "mine")) == []
     assert told("model=own") == ["model=own: model has no option own; options: net, net_deep"]
+
+
+def test_a_launcher_that_is_not_installed_is_named_with_its_package():
+    without = SimpleNamespace(options=lambda group: ["basic"])  # Hydra knows the options of installed packages alone
+    problem, _ = _check_choice(without, _parse("hydra/launcher=submitit_slurm"))
+    assert str(problem) == (
+        "hydra/launcher=submitit_slurm: needs the package hydra-submitit-launcher, which is not installed; "
+        "pip install hydra-submitit-launcher"
+    )

@@ -8,8 +8,6 @@ from wafer_lab.config.validate import problems, validate
 from wafer_lab.metrics.masks import MaskCounts, mask_scores
 from wafer_lab.metrics.scores import MultilabelCounts, multiclass_scores, multilabel_scores
 
-SEVERAL = "several devices are not supported yet: every device would repeat the same batches; use trainer."
-
 
 def found(yaml):
     return [str(problem) for problem in problems(OmegaConf.create(yaml))]
@@ -25,12 +23,24 @@ def monitoring(monitor, target):
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        ("trainer: {devices: 2}", f"trainer.devices: {SEVERAL}devices=1"),
-        ("trainer: {devices: auto}", f"trainer.devices: {SEVERAL}devices=1"),
-        ("trainer: {devices: -1}", f"trainer.devices: {SEVERAL}devices=1"),
-        ("trainer: {devices: null}", f"trainer.devices: {SEVERAL}devices=1"),
-        ("trainer: {devices: [0, 1]}", f"trainer.devices: {SEVERAL}devices=1"),
-        ("trainer: {devices: 1, num_nodes: 2}", f"trainer.num_nodes: {SEVERAL}num_nodes=1"),
+        (
+            "workflow: {_target_: wafer_lab.workflows.kfold.kfold}\ntrainer: {devices: 2}",
+            "workflow: kfold trains one model after another, each on one device; set trainer.devices=1 and "
+            "trainer.num_nodes=1",
+        ),
+        (
+            "trainer: {devices: 1, num_nodes: 2, strategy: ddp_spawn}",
+            "trainer.strategy: ddp_spawn loses the trained model with its processes; use trainer=ddp",
+        ),
+        (
+            "trainer: {devices: auto}\nfinetune: {mode: gradual}\nweights: imagenet",
+            "trainer.strategy: auto waits for the gradients of layers that finetune.mode=gradual freezes; use "
+            "trainer.strategy=ddp_find_unused_parameters_true",
+        ),
+        (
+            "trainer: {devices: [0, 1], num_nodes: 3}\ndata: {batch_size: 128}",
+            "data.batch_size: 128 is of all 6 devices together, and cannot be shared equally; use 126",
+        ),
         ("trainer: {fast_dev_run: true}", "trainer.fast_dev_run: leaves no checkpoint to judge; use debug=smoke"),
         ("trainer: {fast_dev_run: 3}", "trainer.fast_dev_run: leaves no checkpoint to judge; use debug=smoke"),
         (
@@ -73,6 +83,9 @@ def test_each_rule(yaml, message):
         "trainer: {devices: 1, num_nodes: 1, fast_dev_run: false}",
         "trainer: {devices: '1'}",
         "trainer: {devices: [3]}",
+        "trainer: {devices: [3]}\nworkflow: {_target_: wafer_lab.workflows.kfold.kfold}",
+        "trainer: {devices: 4, num_nodes: 2, strategy: ddp}\ndata: {batch_size: 128}",
+        "trainer: {devices: auto}\ndata: {batch_size: 127}",  # nobody knows yet how many there are
         "callbacks: {best: {}, history: {}, early_stopping: null}",
         "seed: 0\ndata: {seed: 4294967295}",
         "weights: null\nfinetune: {mode: full}",

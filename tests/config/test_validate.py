@@ -158,7 +158,7 @@ def test_runtime_keys_are_those_that_the_workflow_passes():
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "build":
             group = ast.unparse(call.args[0]).partition(".")[2]
-            passed[group] = {keyword.arg for keyword in call.keywords}
+            passed[group] = {keyword.arg for keyword in call.keywords if keyword.arg}  # not those of a **
     passed = {group: keys for group, keys in passed.items() if keys}
     assert {"loss", "task", "trainer", "head"} <= set(passed)
     assert passed == {group: RUNTIME[group] for group in passed}

@@ -109,7 +109,7 @@ def test_symmetries_are_uniform():
 
 def test_die_noise_swaps_pass_and_fail_only():
     states = torch.randint(0, 3, (4, 50, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    noisy = die_noise(states, 0.2, torch.Generator().manual_seed(1))
+    noisy = die_noise(states, 0.2, torch.rand(states.shape, generator=torch.Generator().manual_seed(1)))
     assert torch.equal(noisy == 0, states == 0)
     assert (noisy != states)[states > 0].float().mean().item() == pytest.approx(0.2, abs=0.02)
 

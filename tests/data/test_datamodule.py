@@ -157,7 +157,7 @@ def test_masks_turn_with_their_maps(maps):
 
     datamodule = maps(**MASKS, encoding="grey", in_channels=1, augment=MapAugment())
     patterns, _ = datamodule.store.cells(datamodule.rows, "patterns")
-    datamodule.maps.cells.copy_(torch.from_numpy((patterns > 0) * np.uint8(2)))
+    datamodule.place.maps.cells.copy_(torch.from_numpy((patterns > 0) * np.uint8(2)))
     request = next(iter(datamodule.train_dataloader()))
     drawn, plain = (datamodule.draw(request, train=train) for train in (True, False))
     assert torch.equal(drawn.image[:, 0], drawn.target.amax(1))
@@ -187,8 +187,8 @@ def test_the_normal_class_has_no_mask(maps):
     assert classes.class_names[-1] == "none"
     assert masks.split_digest == classes.split_digest
     assert np.array_equal(masks.labels("test"), np.eye(9, dtype=np.int8)[classes.labels("test"), :-1])
-    assert masks.maps.masks is not None
-    assert classes.maps.masks is None
+    assert masks.place.maps.masks is not None
+    assert classes.place.maps.masks is None
 
 
 def test_corrected_masks_are_trained_on(maps, tmp_path):
@@ -215,7 +215,7 @@ def test_corrected_masks_are_trained_on(maps, tmp_path):
 def test_weak_masks_are_kept_beside_the_stores(maps):
     first, again = (maps(**MASKS | {"source": WAFERS, "masks": "weak"}) for _ in range(2))
     assert list(Path(first.cache).glob("weak-masks-*.npy"))
-    assert torch.equal(first.maps.masks, again.maps.masks)
+    assert torch.equal(first.place.maps.masks, again.place.maps.masks)
 
 
 def test_images_have_no_masks(folder, tmp_path):

@@ -66,6 +66,12 @@ def test_stages_in_training_by_epoch(network, finetune, stages):
     assert trained(network) == named(network, "")
 
 
+def test_gradual_knows_what_it_never_reaches(network):
+    assert Finetune("gradual").never_thawed(network, 4) == ["layer1", "stem"]
+    assert Finetune("gradual", epochs_per_stage=2).never_thawed(network, 10) == ["stem"]
+    assert Finetune("gradual").never_thawed(network, 6) == Finetune("frozen").never_thawed(network, 1) == []
+
+
 def test_gradual_thaws_from_the_top(network):
     Finetune("gradual").begin_epoch(network, 1)
     assert trained(network) == named(network, ("head.", "encoder.attention.", "encoder.layer4."))
@@ -158,7 +164,10 @@ def test_gradual_from_a_file_resumes_bit_for_bit(tiny, donor, capsys):
     assert f"weights {weights.removeprefix('weights=')}: {len(before)} tensors" in said
     assert "training head: 585 of" in said
     assert "training head, stage2, stage1: " in said
+    assert "warning: stem stay frozen, because 3 epochs are too short" in said
     half = fit(tiny(*options, "trainer.max_epochs=1", run="half"))
+    said = capsys.readouterr().out
+    assert "warning: stage2, stage1, stem stay frozen, because 1 epoch is too short; raise trainer.max_epochs" in said
     parameters = {name for name, _ in WaferCNN(3, width=8).named_parameters()}
     assert not changed(half.run_dir, before) & parameters
     last = half.run_dir / "checkpoints/last.ckpt"
@@ -210,7 +219,7 @@ def test_a_run_resumes_with_its_own_weights_and_finetuning_also_one_older_than_t
 
     before, path = record("model=resnet18"), tmp_path / "last.ckpt"
     torch.save({"wafer_lab": before}, path)
-    assert check_resumable(path, record("model=resnet18")) == before
+    assert check_resumable(path, record("model=resnet18"))[1] == before
     with pytest.raises(UserError, match=r"finetune\.mode was full, is frozen"):
         check_resumable(path, record("model=resnet18", "finetune=frozen"))
     with pytest.raises(UserError, match="weights was None, is imagenet"):
@@ -219,7 +228,7 @@ def test_a_run_resumes_with_its_own_weights_and_finetuning_also_one_older_than_t
         del before["config"][key]
     assert before["config"]["model"].pop("deformable") == []
     torch.save({"wafer_lab": before}, path)
-    assert check_resumable(path, record("model=resnet18")) == before
+    assert check_resumable(path, record("model=resnet18"))[1] == before
 
 
 def test_dropout_of_a_probed_encoder_is_off():

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from wafer_lab.errors import UserError
+from wafer_lab.errors import Terminated, UserError
 from wafer_lab.tracking.mlflow_tracker import MLflowTracker
 
 CONFIG = {
@@ -81,6 +81,7 @@ def _raise(error: BaseException) -> Callable[[], None]:
         (_raise(KeyboardInterrupt()), KeyboardInterrupt, "KILLED"),
         (_lightning_interrupt, SystemExit, "KILLED"),
         (_raise(SIGTERMException()), SystemExit, "KILLED"),
+        (_raise(Terminated(15)), SystemExit, "KILLED"),
         (_raise(TrialPruned()), TrialPruned, "KILLED"),
     ],
 )
@@ -263,74 +264,6 @@ def test_a_deleted_experiment_says_how_to_restore(tracker, store_uri) -> None:
     client.delete_experiment(client.create_experiment("wafer_lab"))
     with pytest.raises(UserError, match="mlflow experiments restore"), tracker.run("x", {}, {}):
         pass
-
-
-class Flaky:
-    """Refuses while `down`, counting how often it was asked."""
-
-    def __init__(self, real: Callable[..., Any]) -> None:
-        self.real, self.down, self.calls = real, True, 0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.calls += 1
-        if self.down:
-            raise OSError("gone")
-        return self.real(*args, **kwargs)
-
-
-@pytest.fixture
-def flaky(monkeypatch) -> Callable[[Any, str], Flaky]:
-    def make(run: Any, method: str) -> Flaky:
-        made = Flaky(getattr(run._client, method))
-        monkeypatch.setattr(run._client, method, made)
-        return made
-
-    return make
-
-
-def test_a_store_that_stops_answering_does_not_end_the_work(tracker, stored, flaky, caplog) -> None:
-    with tracker.run("x", {}, {}) as run:
-        log_batch = flaky(run, "log_batch")
-        for step in range(10):
-            run.log_metrics({"a": 1.0}, step)
-    assert log_batch.calls == 1, "at most one attempt in half a minute"
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2
-    assert said[0].endswith("(gone); the run goes on and tries again")
-    assert said[1] == f"the record of run {run.id} in MLflow is incomplete; its own folder has everything"
-    assert stored(run.id).info.status == "FINISHED"
-    assert stored(run.id).data.tags["incomplete"] == "true"
-
-
-def test_values_are_recorded_again_once_the_store_answers(tracker, stored, flaky, monkeypatch) -> None:
-    with tracker.run("x", {}, {}) as run:
-        log_batch = flaky(run, "log_batch")
-        run.log_metrics({"a": 1.0}, step=0)
-        log_batch.down = False
-        run.log_metrics({"a": 2.0}, step=1)
-        assert stored(run.id).data.metrics == {}
-        now = time.monotonic()
-        monkeypatch.setattr("wafer_lab.tracking.mlflow_tracker.time.monotonic", lambda: now + 31)
-        run.log_metrics({"a": 3.0}, step=2)
-        run.log_metrics({"a": 4.0}, step=3)
-    assert stored(run.id).data.metrics == {"a": 4.0}
-    assert stored(run.id).data.tags["incomplete"] == "true"
-
-
-def test_test_scores_and_files_are_always_tried(tracker, stored, store_uri, flaky, tmp_path) -> None:
-    from mlflow.tracking import MlflowClient
-
-    (tmp_path / "report.md").write_text("good")
-    with tracker.run("x", {}, {}) as run:
-        log_batch, log_artifact = flaky(run, "log_batch"), flaky(run, "log_artifact")
-        run.log_metrics({"a": 1.0}, step=0)
-        log_batch.down = False
-        run.log_metrics({"test/f1_macro": 0.5})
-        run.log_artifact(tmp_path / "report.md")
-        log_artifact.down = False
-        run.log_artifact(tmp_path / "report.md")
-    assert stored(run.id).data.metrics == {"test/f1_macro": 0.5}
-    assert "report.md" in {item.path for item in MlflowClient(store_uri).list_artifacts(run.id)}
 
 
 def test_a_whole_record_is_not_called_incomplete(tracker, stored, caplog) -> None:

@@ -1,8 +1,5 @@
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,31 +68,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(tiny):
     first, again, other = (weights(root / name / "checkpoints/last.ckpt") for name in "abc")
     assert equal(first, again)
     assert not equal(first, other)
-
-
-def test_resuming_after_kill_9_repeats_the_uninterrupted_run_bit_for_bit(tiny):
-    options = ["trainer.max_epochs=3", "callbacks=ema", "model.width=8", "head.dropout=0.2", "augment=strong"]
-    whole = fit(tiny(*options, run="whole"))
-    cfg = tiny(*options, "+callbacks.kill._target_=kill.KillAtStep", "+callbacks.kill.step=8", run="killed")
-    folder = Path(cfg.paths.run)
-    OmegaConf.save(cfg, folder.parent / "killed.yaml")
-    script = (
-        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
-        "from omegaconf import OmegaConf\n"
-        "from wafer_lab.config.resolvers import register; register()\n"
-        "from wafer_lab.workflows import run\n"
-        f"run(OmegaConf.load({str(folder.parent / 'killed.yaml')!r}))"
-    )
-    died = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
-    last = folder / "checkpoints/last.ckpt"
-    stopped = torch.load(last, weights_only=True)
-    assert stopped["epoch"] < 2  # killed within the second epoch: 5 batches an epoch
-    resumed = fit(tiny(*options, f"ckpt_path={last}", run="killed"))
-    assert equal(weights(last), weights(whole.run_dir / "checkpoints/last.ckpt"))
-    assert np.array_equal(resumed.predictions.logits, whole.predictions.logits)
-    curves = [(r.run_dir / "history.csv").read_text().splitlines() for r in (whole, resumed)]
-    assert len(curves[0]) == len(curves[1]) == 4
 
 
 def test_overfits_eight_wafers(tiny):

@@ -34,6 +34,12 @@ from wafer_lab.config.validate import RUNTIME, keywords, problems, set_by_workfl
 
 # What composing can raise: Hydra uses bare ValueErrors for some misuse of groups.
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
+# Options of hydra/launcher that come with a package.
+_LAUNCHERS = {
+    "joblib": "hydra-joblib-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+}
 _Step = tuple[Problem | None, Override | None]  # what is wrong with an argument, and what to go on with
 
 
@@ -230,6 +236,9 @@ def _check_choice(composer: Composer, override: Override) -> _Step:
         folder, _, leaf = f"{group}/{name}".rpartition("/")
         if leaf and leaf in composer.options(folder):
             continue
+        if group == "hydra/launcher" and name in _LAUNCHERS:
+            package = _LAUNCHERS[name]
+            return Problem(text, f"needs the package {package}, which is not installed; pip install {package}"), None
         guess = closest(name, options) if name else None
         wrong = f"{group} has no option {name}" if name else "names no option"
         hint = f"; did you mean {guess}?" if guess else ";"

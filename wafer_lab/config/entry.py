@@ -18,6 +18,7 @@ from wafer_lab.config import resolvers
 from wafer_lab.config.messages import ConfigWarning, Problem, refuse
 from wafer_lab.config.validate import resolver_message
 from wafer_lab.errors import UserError
+from wafer_lab.processes import local_rank
 
 FAILED = 2
 STUDIES = "sweep"  # the primary config that has a search space
@@ -56,7 +57,8 @@ def user_errors(config_dir: Path | None = None, config_name: str = "train") -> I
                     refuse(_diagnose(line))
             yield
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            if local_rank() == 0:
+                print("interrupted", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from None
         except Exception as error:
             message = _message(error, config_dir, config_name)
@@ -68,7 +70,8 @@ def user_errors(config_dir: Path | None = None, config_name: str = "train") -> I
 
 
 def _report(message: str, error: Exception) -> NoReturn:
-    print(_coloured("error:", _RED), message, file=sys.stderr)
+    if local_rank() == 0:  # of processes that train together, one on each machine speaks
+        print(_coloured("error:", _RED), message, file=sys.stderr)
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise error  # Hydra runs the sweep's other jobs before it ends
     raise SystemExit(FAILED) from None

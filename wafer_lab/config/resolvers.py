@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from wafer_lab.errors import UserError
+from wafer_lab.processes import rank
 
 CHANNELS = {"one_hot": 3, "grey": 1, "masks": 2, "grey_rgb": 3, "imagenet": 3, "inception": 3}
 
@@ -31,12 +32,15 @@ def absolute(path: str) -> str:
 
 
 def run_folder(outputs: str, fresh: str, ckpt_path: str | None) -> str:
-    """The folder of a run: a new one, or when it resumes, the one whose checkpoint it resumes from."""
+    """The folder of a run: a new one, or when it resumes, the one whose checkpoint it resumes from.
+
+    Of processes that train together, the first alone names and writes a new one.
+    """
     if ckpt_path:
         checkpoints = Path(ckpt_path).resolve().parent
         if checkpoints.name == "checkpoints":
             return str(checkpoints.parent)
-    return f"{outputs}/runs/{fresh}"
+    return f"{outputs}/runs" if rank() else f"{outputs}/runs/{fresh}"
 
 
 def register() -> None:

@@ -123,17 +123,40 @@ def _monitor_is_logged(cfg: DictConfig) -> Iterator[Problem]:
             yield Problem("task.monitor", f"validation of {target} data gives no {score}{hint}")
 
 
-def _one_device(cfg: DictConfig) -> Iterator[Problem]:
-    for name in ("devices", "num_nodes"):
-        if name not in keys_of(value_at(cfg, "trainer")):
-            continue
-        value = value_at(cfg, f"trainer.{name}")
-        chosen = name == "devices" and isinstance(value, ListConfig) and len(value) == 1  # [3], the fourth GPU
-        if value not in (1, "1") and not chosen:
+def several_devices(cfg: DictConfig) -> bool:
+    """Whether a run may use more than one device, as far as its config tells."""
+    devices, nodes = (value_at(cfg, f"trainer.{name}") for name in ("devices", "num_nodes"))
+    one = devices in (1, "1") or (isinstance(devices, ListConfig) and len(devices) == 1)  # [3], the fourth GPU
+    return "devices" in keys_of(value_at(cfg, "trainer")) and not (one and nodes in (None, 1, "1"))
+
+
+def _several_devices(cfg: DictConfig) -> Iterator[Problem]:
+    if not several_devices(cfg):
+        return
+    workflow, strategy = value_at(cfg, "workflow._target_"), value_at(cfg, "trainer.strategy")
+    if workflow not in (None, "wafer_lab.workflows.fit.fit"):
+        yield Problem(
+            "workflow",
+            f"{str(workflow).rpartition('.')[2]} trains one model after another, each on one device; set "
+            "trainer.devices=1 and trainer.num_nodes=1",
+        )
+    if isinstance(strategy, str) and any(word in strategy for word in ("spawn", "fork", "notebook")):
+        yield Problem("trainer.strategy", f"{strategy} loses the trained model with its processes; use trainer=ddp")
+    if value_at(cfg, "finetune.mode") not in (None, "full") and strategy in (None, "auto", "ddp"):
+        yield Problem(
+            "trainer.strategy",
+            f"{strategy or 'auto'} waits for the gradients of layers that finetune.mode="
+            f"{value_at(cfg, 'finetune.mode')} freezes; use trainer.strategy=ddp_find_unused_parameters_true",
+        )
+    devices, nodes, size = (value_at(cfg, key) for key in ("trainer.devices", "trainer.num_nodes", "data.batch_size"))
+    count = len(devices) if isinstance(devices, ListConfig) else devices
+    if isinstance(count, int) and count > 0 and isinstance(nodes or 1, int) and isinstance(size, int):
+        count *= nodes or 1
+        if size % count:
             yield Problem(
-                f"trainer.{name}",
-                "several devices are not supported yet: every device would repeat the same batches; "
-                f"use trainer.{name}=1",
+                "data.batch_size",
+                f"{size} is of all {count} devices together, and cannot be shared equally; use "
+                f"{size - size % count or count}",
             )
 
 
@@ -208,7 +231,7 @@ RULES = (
     _one_answer_to_imbalance,
     _mode_fits_monitor,
     _monitor_is_logged,
-    _one_device,
+    _several_devices,
     _no_fast_dev_run,
     _needed_callbacks,
     _seeds_in_range,

@@ -2,6 +2,8 @@
 
 Order and augmentation are functions of (seed, epoch, batch number) alone. A resumed run, another worker or
 another process therefore draws exactly what an uninterrupted one would have drawn, without any saved state.
+
+Where several processes train together, the batches are those of one process, and each serves its share of every batch.
 """
 
 from collections.abc import Iterator
@@ -12,6 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
+
+from wafer_lab.errors import UserError
+from wafer_lab.processes import WHOLE, Share
 
 
 class Request(NamedTuple):
@@ -42,16 +47,25 @@ class Batch(NamedTuple):
 
 
 class EpochBatches(Sampler[Request]):
-    """Batches of one epoch.
+    """One process's share of the batches of one epoch.
+
+    In training, every process serves the same number of positions of every batch. In validation every position is
+    served once, by one process: their numbers differ by one at most, and nobody's batch is empty, so that all take
+    part in the same number of exchanges.
 
     Args:
         first: First position of the part to draw from.
         count: Number of positions in the part.
-        batch_size: Positions per batch.
+        batch_size: Positions per batch, of all processes together.
         seed: Seed of the order; None keeps the order of the table (validation, test).
         weights: (count,) relative chance of each position to be drawn, with replacement; None draws each once.
         drop_last: Leave out a last batch that is smaller, unless it is the only one. Batch normalisation
             cannot train on a batch of one.
+        resumed_at: (epoch, batches of it that are done), of a run that was stopped within an epoch.
+        share: Which process this is, of how many.
+
+    Raises:
+        UserError: The batches or the part cannot be shared among so many processes.
     """
 
     def __init__(
@@ -63,9 +77,21 @@ class EpochBatches(Sampler[Request]):
         seed: int | None = None,
         weights: NDArray[np.float64] | None = None,
         drop_last: bool = False,
+        resumed_at: tuple[int, int] = (0, 0),
+        share: Share = WHOLE,
     ):
+        if batch_size % share.of:
+            raise UserError(
+                f"data.batch_size={batch_size} is of all {share.of} processes together, and cannot be shared equally; "
+                f"use {batch_size - batch_size % share.of or share.of}"
+            )
+        if count < share.of:
+            raise UserError(
+                f"a part of the split has {count} wafers for {share.of} processes; use fewer devices or a larger part"
+            )
         self.first, self.count, self.batch_size = first, count, batch_size
         self.seed, self.weights, self.drop_last = seed, weights, drop_last
+        self.share, self.resumed_at = share, resumed_at
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -76,15 +102,32 @@ class EpochBatches(Sampler[Request]):
         """Number of batches."""
         if self.drop_last:
             return max(1, self.count // self.batch_size)
-        return -(-self.count // self.batch_size)
+        return min(-(-self.count // self.batch_size), self.count // self.share.of)
 
     def __iter__(self) -> Iterator[Request]:
-        """The epoch's batches, in order."""
+        """The epoch's batches, in order; of one that was stopped within, those that are left."""
         order = self._order()
-        for number in range(len(self)):
-            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        epoch, done = self.resumed_at
+        for number, chosen in enumerate(self._trained(order) if self.drop_last else self._judged(order)):
+            if self.epoch == epoch and number < done:
+                continue
             seed = np.random.SeedSequence((self.seed or 0, self.epoch, number)).generate_state(1)
             yield Request(torch.from_numpy(chosen + self.first), torch.from_numpy(seed.astype(np.int64)))
+
+    def _trained(self, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Equal shares of every batch."""
+        for number in range(len(self)):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield batch[: len(batch) // self.share.of * self.share.of][self.share.places]
+
+    def _judged(self, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Every position once; as many batches for one process as for another, none empty."""
+        own = order[self.share.places]
+        if self.share.of > 1:
+            yield from np.array_split(own, len(self))
+            return
+        for number in range(len(self)):
+            yield own[number * self.batch_size : (number + 1) * self.batch_size]
 
     def _order(self) -> NDArray[np.int64]:
         if self.seed is None:

@@ -171,17 +171,16 @@ def random_d4(count: int, generator: torch.Generator) -> Tensor:
     return torch.randint(0, 8, (count,), generator=generator, device=generator.device)
 
 
-def die_noise(states: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+def die_noise(states: Tensor, probability: float, chance: Tensor) -> Tensor:
     """Swap pass and fail at random.
 
     Args:
         states: (B, H, W) uint8.
         probability: Chance of each die on the wafer to change.
-        generator: Source of randomness, on the device of `states`.
+        chance: (B, H, W) uniform in [0, 1).
 
     Returns:
         (B, H, W) uint8; off-wafer cells stay.
     """
-    draw = torch.rand(states.shape, generator=generator, device=states.device)
-    swap = (draw < probability) & (states > 0)
+    swap = (chance < probability) & (states > 0)
     return torch.where(swap, 3 - states, states)

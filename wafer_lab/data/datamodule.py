@@ -23,6 +23,7 @@ from wafer_lab.data.split import Method, Split, leave_out, limited, split, strat
 from wafer_lab.data.store import Source, Store
 from wafer_lab.data.views import TTA, VIEWS
 from wafer_lab.errors import UserError
+from wafer_lab.processes import WHOLE, Share
 
 PARTS = ("train", "val", "test")
 Group = Literal["exact", "near_duplicates", "none"]
@@ -41,7 +42,7 @@ class WaferDataModule(pl.LightningDataModule):
         num_classes: Number of classes or labels; checked against the source.
         in_channels: Channels of the images served.
         canvas: Side of the square images served, in pixels.
-        batch_size: Wafers per batch.
+        batch_size: Wafers per batch, of all processes that train together.
         split: Splitting method, see `wafer_lab.data.split.split`.
         val: Fraction for validation.
         test: Fraction for testing.
@@ -59,7 +60,7 @@ class WaferDataModule(pl.LightningDataModule):
         run_seed: The run's seed: order and augmentation of the training batches.
         views: Under which symmetries the trained network is asked about val and test wafers: `none`, `hflip`, `d2` or
             `d4`. What the predictions table holds can be averaged afterwards, without the network.
-        num_workers: Worker processes for images; wafer maps need none.
+        num_workers: Worker processes that augment images or draw maps that do not lie where the model is.
         external: File or folder of other data to test on beside the test part; None for none.
         external_classes: What its classes are called here, by its own names; None leaves a class out. See
             `wafer_lab.data.external.open_external`.
@@ -127,6 +128,7 @@ class WaferDataModule(pl.LightningDataModule):
             raise UserError(f"unknown data.views '{views}'; choose one of {', '.join(VIEWS)}")
         self.views = VIEWS[views]
         self.sample_weights: NDArray[np.float64] | None = None
+        self.resumed_at = (0, 0)  # as in EpochBatches, of the training batches
         self._ready = False
 
     def setup(self, stage: str | None = None) -> None:
@@ -200,13 +202,19 @@ class WaferDataModule(pl.LightningDataModule):
         """What `labels` says of every row of the store; negative where unlabelled."""
         return image_labels(self.store) if self.target == "mask" else self.store.label
 
+    @property
+    def share(self) -> Share:
+        """This process's part of every batch that the loaders serve."""
+        return WHOLE if self.trainer is None else Share(self.trainer.global_rank, self.trainer.world_size)
+
     def load(self) -> None:
         """Bring the rows of the split to where batches are drawn from."""
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Request]:
         """Shuffled or weighted batches, augmented."""
-        return self._loader("train", seed=self.run_seed, weights=self.sample_weights, drop_last=True)
+        order = {"seed": self.run_seed, "weights": self.sample_weights, "resumed_at": self.resumed_at}
+        return self._loader("train", drop_last=True, **order)
 
     def val_dataloader(self) -> DataLoader[Request]:
         """The validation rows in order."""
@@ -253,10 +261,11 @@ class WaferDataModule(pl.LightningDataModule):
         workers = 0 if isinstance(dataset, Requests) else self.num_workers
         return DataLoader(
             dataset,
-            sampler=EpochBatches(self.first[part], count, self.batch_size, **options),
+            sampler=EpochBatches(self.first[part], count, self.batch_size, share=self.share, **options),
             batch_size=None,
             num_workers=workers,
             persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available() and not isinstance(dataset, Requests),
         )
 
     def _check(self) -> None:

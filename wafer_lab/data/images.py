@@ -16,6 +16,7 @@ from wafer_lab.data.canvas import ENCODINGS
 from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.data.readers import decode_grey
 from wafer_lab.errors import UserError
+from wafer_lab.processes import WHOLE, Share
 
 #: How grey levels become channels: as they are, three times, or standardised for the published ImageNet networks.
 ImageEncoding = Literal["grey", "grey_rgb", "imagenet", "inception"]
@@ -52,14 +53,15 @@ class AugmentedImages(Dataset[tuple[Tensor, Request]]):
     Args:
         canvases: (N, S, S) uint8, on the CPU.
         augment: An albumentations composition on (S, S, 1) images.
+        share: What a request is of its batch; every process distorts its images in its own way.
     """
 
-    def __init__(self, canvases: Tensor, augment: Any):
-        self.canvases, self.augment = canvases, augment
+    def __init__(self, canvases: Tensor, augment: Any, share: Share = WHOLE):
+        self.canvases, self.augment, self.share = canvases, augment, share
 
     def __getitem__(self, request: Request) -> tuple[Tensor, Request]:
         """(B, S, S) uint8 and the request it answers."""
-        self.augment.set_random_seed(int(request.seed))
+        self.augment.set_random_seed((int(request.seed) + self.share.rank) % 2**32)
         images = self.canvases[request.position].numpy()
         drawn = [self.augment(image=image[..., None])["image"][..., 0] for image in images]
         return torch.from_numpy(np.stack(drawn)), request
@@ -91,7 +93,7 @@ class ImageDataModule(WaferDataModule):
     def requests(self, part: str) -> Dataset[Any]:
         """Training images come augmented from the workers; all others are drawn on the device."""
         if part == "train" and self.augment is not None:
-            return AugmentedImages(self.canvases, self.augment)
+            return AugmentedImages(self.canvases, self.augment, self.share)
         return Requests()
 
     def draw(self, batch: Any, train: bool) -> Batch:

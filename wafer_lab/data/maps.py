@@ -1,22 +1,23 @@
-"""Wafer maps: all cells of the split where the model is, every batch drawn there by one gather."""
+"""Wafer maps: every batch drawn by one gather, as a rule where the model is; see `wafer_lab.data.residency`."""
 
 import difflib
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from wafer_lab.data.augment import MapAugment
-from wafer_lab.data.batches import Batch
-from wafer_lab.data.canvas import ENCODINGS, MOST_MASKS, Encoding, Maps, encode, render_masked, unpack
+from wafer_lab.data.batches import Batch, Request
+from wafer_lab.data.canvas import ENCODINGS, MOST_MASKS, Encoding, encode, unpack
 from wafer_lab.data.coco import Annotations, read_coco
 from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.data.masks import annotated_labels, annotated_masks, pattern_masks
-from wafer_lab.data.store import Store
-from wafer_lab.data.weak_masks import cached_weak_masks
+from wafer_lab.data.residency import Canvases, Mapped, MaskBits, Residency, Resident, gather
+from wafer_lab.data.weak_masks import cached_weak_masks, weak_masks
 from wafer_lab.errors import UserError
 
 
@@ -29,6 +30,9 @@ class MapDataModule(WaferDataModule):
         masks: With `target=mask`, where masks come from: `patterns` (the simulator's own), `weak` (see
             `wafer_lab.data.weak_masks`) or a COCO file. With a file, its masks say which patterns a wafer has, and
             wafers that are not in it are unlabelled. None otherwise.
+        residency: `device`: all maps of the split where the model is. `memory`: all in RAM, where the loader draws
+            canvases and sends those. `mapped`: the same from the store's file, a batch at a time, for data beyond the
+            memory; weak masks are then guessed anew for every batch.
         **options: As for `WaferDataModule`.
     """
 
@@ -40,12 +44,15 @@ class MapDataModule(WaferDataModule):
         encoding: Encoding = "one_hot",
         augment: MapAugment | None = None,
         masks: str | None = None,
+        residency: Residency = "device",
         **options: Any,
     ):
         super().__init__(**options)
         if encoding not in ENCODINGS:
             raise UserError(f"unknown data.encoding '{encoding}'; choose one of {', '.join(ENCODINGS)}")
-        self.encoding, self.augment, self.masks = encoding, augment, masks
+        if residency not in get_args(Residency):
+            raise UserError(f"unknown data.residency '{residency}'; choose one of {', '.join(get_args(Residency))}")
+        self.encoding, self.augment, self.masks, self.residency = encoding, augment, masks, residency
         if (self.target == "mask") != (masks is not None):
             what = "needs data.masks=patterns, weak or a COCO file" if masks is None else "leave data.masks out"
             raise UserError(f"data.target={self.target}: {what}")
@@ -56,34 +63,48 @@ class MapDataModule(WaferDataModule):
         return super().row_labels() if self.annotations is None else annotated_labels(self.annotations, self.store)
 
     def load(self) -> None:
-        """Gather the cells of the split's rows, end to end."""
-        self.maps = gather(self.store, self.rows)
-        if self.target == "mask":
-            self.maps = replace(self.maps, masks=torch.from_numpy(self._mask_bits()))
+        """Gather the cells of the split's rows, end to end, unless they stay in the store."""
+        masks = self._mask_bits() if self.target == "mask" else None
+        self.place: Resident | Mapped
+        if self.residency == "mapped":
+            self.place = Mapped(self.store, self.rows, masks)
+        else:
+            self.place = Resident(gather(self.store, self.rows, masks), follows=self.residency == "device")
 
-    def _mask_bits(self) -> NDArray[np.int16]:
+    def _mask_bits(self) -> MaskBits:
         if len(self.class_names) > MOST_MASKS:
             raise UserError(
                 f"{self.store.name} has {len(self.class_names)} classes; masks are for {MOST_MASKS} at most"
             )
         if self.annotations is not None:
-            return annotated_masks(self.annotations, self.store, self.rows)
+            return partial(annotated_masks, self.annotations, self.store)
         if self.masks == "patterns":
-            return pattern_masks(self.store, self.rows)
-        return cached_weak_masks(self.store, self.rows, self.cache)
+            return partial(pattern_masks, self.store)
+        if self.residency == "mapped":
+            return partial(weak_masks, self.store)
+        return partial(cached_weak_masks, self.store, cache=self.cache)
+
+    def canvases(self, train: bool) -> Canvases:
+        """What draws the canvases of a request, augmented in training."""
+        return Canvases(self.place, self.canvas, self.augment if train else None, self.share)
+
+    def requests(self, part: str) -> Dataset[Any]:
+        """Maps on the device of the model are drawn after the transfer; others come drawn from the loader."""
+        return super().requests(part) if self.residency == "device" else self.canvases(train=part == "train")
+
+    def states(self, position: Tensor) -> NDArray[np.uint8]:
+        """(B, S, S) die states of the canvases at (B,) positions, as they are."""
+        drawn: NDArray[np.uint8] = self.canvases(train=False)[Request(position, position[:1])][0].cpu().numpy()
+        return drawn
 
     def draw(self, batch: Any, train: bool) -> Batch:
-        """Draw the batch on the device that the request has reached."""
-        position = batch.position
-        if self.maps.device != position.device:
-            self.maps = self.maps.to(position.device)
-        if train and self.augment is not None:
-            generator = torch.Generator(position.device).manual_seed(int(batch.seed))
-            states, masks = self.augment.draw(self.maps, position, self.canvas, generator)
-        else:
-            states, masks = render_masked(self.maps, position, self.canvas)
-        drawn: Batch = self.labelled(encode(states, self.encoding), position)
-        return drawn if masks is None else Batch(drawn.image, unpack(masks, self.num_classes), drawn.row)
+        """Turn canvases, drawn here unless the loader has, into network input on the device of the request."""
+        states, masks, request = self.canvases(train)[batch] if isinstance(batch, Request) else batch
+        device = request.position.device
+        drawn: Batch = self.labelled(encode(states.to(device), self.encoding), request.position)
+        if masks is None:
+            return drawn
+        return Batch(drawn.image, unpack(masks.to(device), self.num_classes), drawn.row)
 
 
 def _annotations(masks: str) -> Annotations:
@@ -93,23 +114,3 @@ def _annotations(masks: str) -> Annotations:
         hint = f"did you mean {close[0]}?" if close else "choose patterns, weak or a COCO file, which ends in .json"
         raise UserError(f"data.masks={masks} is neither patterns nor weak, nor a file; {hint}")
     return read_coco(masks)
-
-
-def gather(store: Store, rows: Any) -> Maps:
-    """Copy some rows of a store into tensors.
-
-    Args:
-        store: A store of wafer maps.
-        rows: (n,) int64 rows of the store.
-
-    Returns:
-        The maps, on the CPU, in the order of `rows`.
-    """
-    cells, offset = store.cells(rows)
-    fits = offset[-1] < torch.iinfo(torch.int32).max
-    return Maps(
-        torch.from_numpy(cells),
-        torch.from_numpy(offset[:-1].astype("int32" if fits else "int64")),
-        torch.from_numpy(store.height[rows].astype("int32")),
-        torch.from_numpy(store.width[rows].astype("int32")),
-    )

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
 
 from wafer_lab.tasks.finetune import Finetune, parameter_groups
 
@@ -51,6 +52,7 @@ class Task(pl.LightningModule):
         self.finetune = finetune or Finetune()
         self.record, self.seed = record or {}, seed
         self._training: list[str] = []  # names of the stages
+        self.train_loss = MeanMetric(nan_strategy="disable")  # of the epoch so far; `disable` waits for no device
 
     def monitors(self) -> list[str]:
         """Names of the values that `monitor` may choose from."""
@@ -71,13 +73,29 @@ class Task(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Keep a run stopped that had stopped early before it was resumed."""
+        """Keep a run stopped that had stopped early before it was resumed; freeze as its epoch had."""
+        self._warn_of_short_thaw()
+        self._freeze()
         stops = [c for c in self.trainer.callbacks if isinstance(c, EarlyStopping)]  # type: ignore[attr-defined]
         if any(stop.wait_count >= stop.patience for stop in stops):
             self.trainer.should_stop = True
 
     def on_train_epoch_start(self) -> None:
-        """Freeze and thaw, and say so where that changes."""
+        """Freeze and thaw."""
+        self._freeze()
+
+    def _warn_of_short_thaw(self) -> None:
+        """Say which layers a gradual run is too short for."""
+        frozen = self.finetune.never_thawed(self.network, self.trainer.max_epochs or 0)
+        if frozen and self.current_epoch == 0:
+            epochs = f"{self.trainer.max_epochs} epoch{' is' if self.trainer.max_epochs == 1 else 's are'}"
+            self.print(
+                f"warning: {', '.join(frozen)} stay frozen, because {epochs} too short; raise trainer.max_epochs or "
+                "lower finetune.epochs_per_stage"
+            )
+
+    def _freeze(self) -> None:
+        """Freeze and thaw what this epoch does, and say so where that changes."""
         if self.finetune.mode == "full":
             return
         stages = self.finetune.begin_epoch(self.network, self.current_epoch)
@@ -88,14 +106,21 @@ class Task(pl.LightningModule):
             self.print(f"training {', '.join(stages)}: {sizes[True]:,} of {sum(sizes.values()):,} parameters")
         self._training = stages
 
+    def log_train_loss(self, loss: Tensor, size: int) -> None:
+        """Count a batch of `size` wafers into the epoch's mean training loss."""
+        self.train_loss.update(loss.detach().expand(size))  # which ignores weights where it looks for no NaN
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make all that is random in a step a function of its place: a resumed run then repeats it exactly."""
-        state = np.random.SeedSequence((self.seed, self.current_epoch, batch_idx)).generate_state(1)
+        place = (self.seed, self.current_epoch, batch_idx, *([self.global_rank] if self.global_rank else []))
+        state = np.random.SeedSequence(place).generate_state(1)
         torch.manual_seed(int(state[0]))
 
-    def on_train_epoch_end(self) -> None:
-        """Log the learning rate that the epoch ended with."""
-        self.log("train/learning_rate", float(self.trainer.optimizers[0].param_groups[0]["lr"]))
+    def on_validation_start(self) -> None:
+        """Log the learning rate that the epoch ended with; later it would miss the epoch's row in the history."""
+        rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("train/learning_rate", rate, sync_dist=True)  # which is the same in every process
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the run's record beside the weights."""

@@ -1,5 +1,7 @@
 """Checkpoints that survive a stop at any moment and a move of the run's folder."""
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from wafer_lab.files import replacing
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -26,16 +30,40 @@ class RunCheckpoint(ModelCheckpoint):
         }
         kept = {str(here / Path(path).name): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **moved, "best_k_models": kept, "dirpath": self.dirpath})
+        self.current_score = state_dict["current_score"]  # Lightning forgets it
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint beside its place, then rename.
+    """Write a checkpoint beside its place, then rename; keep the `last.ckpt` before this one as `previous.ckpt`.
 
     Lightning writes to the system's temporary folder and moves; from another file system that is a copy over the only
     checkpoint there is.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save; a stop at any moment leaves the old file or the new one."""
+        """Save; a stop at any moment leaves the old file or the new one.
+
+        Raises:
+            OSError: The disk is full, or the file cannot be written.
+        """
         with replacing(path) as beside:
-            torch.save(checkpoint, beside)
+            with beside.open("wb") as file:
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:  # torch's own, of a file that it could not finish
+                    if isinstance(error.__context__, OSError):
+                        raise error.__context__ from None
+                    raise
+                os.fsync(file.fileno())  # else a power cut could leave the name without the content
+            if Path(path).name == LAST and Path(path).exists():
+                _keep(Path(path))
+
+
+def _keep(last: Path) -> None:
+    """Give the file a second name; it stays in its place until the new one takes it."""
+    with replacing(last.with_name(PREVIOUS)) as beside:
+        beside.unlink(missing_ok=True)
+        try:
+            os.link(last, beside)
+        except OSError:  # a file system without links
+            shutil.copyfile(last, beside)

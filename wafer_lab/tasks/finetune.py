@@ -58,6 +58,12 @@ class Finetune:
             network.encoder.eval()
         return list(stages)[:thawed]
 
+    def never_thawed(self, network: Any, epochs: int) -> list[str]:
+        """The stages that `gradual` does not reach in so many epochs, from the top down; none in other modes."""
+        if self.mode != "gradual":
+            return []
+        return list(layers(network))[1 + max(0, epochs - 1) // self.epochs_per_stage :]
+
 
 def layers(network: Any, probe: bool = False) -> dict[str, list[nn.Parameter]]:
     """The parameters of a network by stage, from the top down.

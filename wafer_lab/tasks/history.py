@@ -25,6 +25,10 @@ class History(Callback):
         self.epochs: list[dict[str, float]] = []
         self._started = 0.0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the time, also where a run goes on within an epoch."""
+        self._started = time.monotonic()
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the time."""
         self._started = time.monotonic()

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 
 from wafer_lab.data.batches import Batch
-from wafer_lab.errors import UserError
+from wafer_lab.errors import DivergedError
 from wafer_lab.tasks.base import Task
 
 
@@ -40,6 +40,8 @@ class SupervisedTask(Task):
         super().__init__(network, **options)
         self.loss, self.scores, self.monitor, self.mode = loss, scores, monitor, mode
         self.class_names = tuple(class_names)
+        # Lightning's own mean over processes cuts the number of wafers to a whole number. `disable` looks for no NaN.
+        self.validated = MeanMetric(nan_strategy="disable")
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Float32 in [0, 1], of the shape of the logits: here a sigmoid each."""
@@ -58,22 +60,26 @@ class SupervisedTask(Task):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         loss: Tensor = self.loss(self(batch.image), batch.target)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.row))
+        self.log_train_loss(loss, len(batch.row))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch into the epoch's loss and scores."""
         logits = self(batch.image)
-        if not logits.isfinite().all():
-            raise UserError(
-                f"training diverged: the network's outputs are not finite in epoch {self.current_epoch + 1}; lower "
-                "optimizer.lr, or try trainer.precision=32-true"
+        diverged = not logits.isfinite().all()
+        if self.trainer.strategy.reduce_boolean_decision(diverged, all=False):  # on any process: all stop together
+            raise DivergedError(
+                f"training diverged: the network's outputs are not finite after epoch {self.current_epoch + 1}; the "
+                "rows of its last batch are in diverged.json in the run's folder. Lower optimizer.lr, or try "
+                "trainer.precision=32-true"
             )
-        self.log("val/loss", self.loss(logits, batch.target), batch_size=len(batch.row))
+        # Once per wafer: torchmetrics ignores weights where it looks for no NaN.
+        self.validated.update(self.loss(logits, batch.target).expand(len(batch.row)))
         self.scores.update(self.probabilities(logits), batch.target)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores of the epoch."""
-        scores = self.scores.compute()
-        self.log_dict({f"val/{name}": value for name, value in scores.items()})
+        """Log loss and scores of the epoch: of all wafers, whichever process saw them."""
+        scores = {"loss": self.validated.compute()} | self.scores.compute()
+        self.log_dict({f"val/{name}": value for name, value in scores.items()}, sync_dist=True)
+        self.validated.reset()
         self.scores.reset()

@@ -10,14 +10,17 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from wafer_lab.errors import UserError
+from wafer_lab.processes import rank
+from wafer_lab.tracking.limits import brief_requests
+from wafer_lab.tracking.outbox import Item, Outbox
 from wafer_lab.tracking.tracker import NullRun, Run
 
 _log = logging.getLogger(__name__)
@@ -25,8 +28,8 @@ _log = logging.getLogger(__name__)
 _SERVER = ("http://", "https://")
 _FILE = "sqlite:///"
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_SECONDS = 5
-_RETRY_SECONDS = 30
+_SECONDS = 10  # that a server may take to answer
+_CLOSING_SECONDS = 60
 _VALUE_LENGTH = 250
 _BATCH = 100
 _PARENT_TAG = "mlflow.parentRunId"
@@ -85,7 +88,7 @@ class MLflowTracker:
         Raises:
             UserError: MLflow is not installed, or its store cannot be used.
         """
-        if _rank() != 0:
+        if rank() != 0:
             yield NullRun()
             return
         parent = _enclosing.get() if nested else None
@@ -109,7 +112,7 @@ class MLflowTracker:
         _check_uri(self.uri)
         source = {"mlflow.source.name": Path(sys.argv[0]).name or "python", "mlflow.source.type": "LOCAL"}
         try:
-            with _quiet(), _brief_requests():
+            with _quiet(), brief_requests(_SECONDS):
                 from mlflow.tracking import MlflowClient
 
                 client = MlflowClient(self.uri, registry_uri=self.uri)
@@ -151,17 +154,16 @@ class MLflowTracker:
 class MlflowRun:
     """One open run.
 
-    If the store stops answering, it says so and lets the work go on. Values are then tried again at most every
-    30 s, files and values without a step always. What was not recorded is lost; the run is tagged
-    ``incomplete`` when it ends.
+    What is recorded is handed to a thread, so a slow store does not slow the work. If the store stops answering, the
+    run says so and goes on; values and files are kept, and sent when it answers again, at the latest when the run
+    ends. What could not be sent by then is said, and the run tagged ``incomplete``.
     """
 
     def __init__(self, client: Any, uri: str, experiment: str, experiment_id: str, run_id: str) -> None:
         self._client = client
         self._experiment = experiment
         self._experiment_id = experiment_id
-        self._retry_at: float | None = None  # on the monotonic clock; None while the store answers
-        self._complete = True
+        self._outbox = Outbox(partial(brief_requests, _SECONDS), self._failed)
         self.uri = uri
         self.id = run_id
 
@@ -179,17 +181,21 @@ class MlflowRun:
         now = int(time.time() * 1000)
         values = [Metric(_allowed(key), float(value), now, step or 0) for key, value in metrics.items()]
         for batch in _batches(values):
-            self._attempt(self._client.log_batch, self.id, metrics=batch, now=step is None)
+            self._outbox.put(Item(partial(self._client.log_batch, self.id, metrics=batch), values=len(batch)))
 
     def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
-        """Keep a copy of a file, or of a whole folder (under its own name unless ``folder`` is given)."""
+        """Keep a copy of a file, or of a whole folder (under its own name unless ``folder`` is given).
+
+        It is read when it is sent, so it must stay until the run ends.
+        """
         path = Path(path)
         if not path.exists():
             raise FileNotFoundError(path)
         if path.is_dir():
-            self._attempt(self._client.log_artifacts, self.id, str(path), folder or path.name, now=True)
+            send = partial(self._client.log_artifacts, self.id, str(path), folder or path.name)
         else:
-            self._attempt(self._client.log_artifact, self.id, str(path), folder, now=True)
+            send = partial(self._client.log_artifact, self.id, str(path), folder)
+        self._outbox.put(Item(send, file=path.name))
 
     def log_config(self, config: dict[str, Any], parameters: bool = True) -> None:
         """Record the configuration as the artifact ``config.yaml``, and as parameters, which are set only once."""
@@ -197,7 +203,7 @@ class MlflowRun:
         from omegaconf import OmegaConf
 
         text = OmegaConf.to_yaml(OmegaConf.create(config))
-        self._attempt(self._client.log_text, self.id, text, "config.yaml")
+        self._outbox.put(Item(partial(self._client.log_text, self.id, text, "config.yaml"), file="config.yaml"))
         if not parameters:
             return
         # Where a run lies differs between any two runs and would hide what else does.
@@ -205,7 +211,7 @@ class MlflowRun:
         flat = [(key, str(value)) for key, value in _flat(config) if key]
         params = [Param(_allowed(k), v[:_VALUE_LENGTH]) for k, v in flat if not v.startswith(folder)]
         for batch in _batches(params):
-            self._attempt(self._client.log_batch, self.id, params=batch)
+            self._outbox.put(Item(partial(self._client.log_batch, self.id, params=batch), values=len(batch)))
 
     def how_to_open(self) -> str:
         """The run's address on a server, or the command that shows the store."""
@@ -214,30 +220,36 @@ class MlflowRun:
         return f"mlflow ui --backend-store-uri {shlex.quote(masked(self.uri))}"
 
     def close(self, status: str) -> None:
-        """End the run as FINISHED, FAILED or KILLED."""
-        if not self._complete:
-            self._attempt(self._client.set_tag, self.id, "incomplete", "true", now=True)
-        self._attempt(self._client.set_terminated, self.id, status, now=True)
-        if not self._complete:
-            _log.warning("the record of run %s in MLflow is incomplete; its own folder has everything", self.id)
+        """Send what is kept, for a minute at most, and end the run as FINISHED, FAILED or KILLED."""
+        lost = _told(self._outbox.finish(_CLOSING_SECONDS), self._outbox.dropped)
+        tagged = not lost or self._end(self._client.set_tag, "incomplete", "true")
+        if not tagged or not self._end(self._client.set_terminated, status):
+            lost.append(f"its status, {status}")
+        if lost:
+            what = ", ".join(lost)
+            _log.warning("not sent to MLflow, of run %s: %s; its own folder has everything", self.id, what)
+        if self._outbox.mistake and status == "FINISHED":
+            raise self._outbox.mistake
 
-    def _attempt(self, call: Callable[..., Any], *args: Any, now: bool = False, **kwargs: Any) -> None:
-        """Call the store, unless it failed a moment ago and the call need not be tried `now`."""
-        failing = self._retry_at is not None
-        if self._retry_at is not None and not now and time.monotonic() < self._retry_at:
-            self._complete = False
-            return
+    def _end(self, call: Callable[..., Any], *args: str) -> bool:
         try:
-            with _brief_requests() if failing else nullcontext():
-                call(*args, **kwargs)
-            self._retry_at = None
-        except Exception as error:  # Hours of training are worth more than their record.
-            if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
-                raise  # Ours to mend, not the store's.
-            self._retry_at, self._complete = time.monotonic() + _RETRY_SECONDS, False
-            if not failing:
-                reason = _first_line(masked(_reason(error)))
-                _log.warning("MLflow at %s failed (%s); the run goes on and tries again", masked(self.uri), reason)
+            with brief_requests(_SECONDS):
+                call(self.id, *args)
+        except Exception as error:
+            self._failed(error)
+            return False
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        reason = _first_line(masked(_reason(error)))
+        _log.warning("MLflow at %s failed (%s); the run goes on and tries again", masked(self.uri), reason)
+
+
+def _told(unsent: Sequence[Item], dropped: int) -> list[str]:
+    """What was not sent, in words."""
+    values = dropped + sum(item.values for item in unsent)
+    files = [item.file for item in unsent if item.file]
+    return [*([f"{values} values"] if values else []), *files]
 
 
 def _reopened(client: Any, run_id: str, experiment_id: str) -> bool:
@@ -336,35 +348,13 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _brief_requests() -> Iterator[None]:
-    """Let MLflow ask a server once for a few seconds, where it would go on for minutes."""
-    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_SECONDS)}
-    before = {key: os.environ.get(key) for key in limits}
-    os.environ.update(limits)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
-
-
-def _rank() -> int:
-    """This process's rank among those training together; launchers announce it in the environment."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0)
-
-
 def _status(error: BaseException) -> str:
     # Lightning turns an interrupt into SystemExit(1), keeping it as the context; its SIGTERMException is a
     # SystemExit too. Optuna's TrialPruned is known by name so that Optuna need not be installed.
     if isinstance(error, SystemExit) and error.code in (None, 0) and type(error) is SystemExit:
         return "FINISHED"
     interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
-    ended = {"SIGTERMException", "TrialPruned"} & {kind.__name__ for kind in type(error).__mro__}
+    ended = {"Terminated", "SIGTERMException", "TrialPruned"} & {kind.__name__ for kind in type(error).__mro__}
     return "KILLED" if interrupted or ended else "FAILED"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from wafer_lab.errors import UserError
+from wafer_lab.processes import rank
 
 
 def run(cfg: DictConfig) -> Any:
@@ -20,13 +21,16 @@ def run(cfg: DictConfig) -> Any:
     """
     from wafer_lab.config.build import function
 
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and rank() == 0:
         print("loading PyTorch and Lightning", file=sys.stderr)
 
+    from wafer_lab.workflows.faults import explained, terminable
+
+    folder = Path(cfg.paths.run)
     try:
-        return function(cfg.workflow)(cfg).monitored
+        with terminable(), explained(folder):
+            return function(cfg.workflow)(cfg).monitored
     except UserError:
-        folder = Path(cfg.paths.run)
-        if folder.is_dir() and not any(folder.iterdir()):
+        if rank() == 0 and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # Hydra made it before the mistake was found
         raise

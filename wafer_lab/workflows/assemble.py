@@ -19,8 +19,10 @@ from wafer_lab.models.classifier import Classifier
 from wafer_lab.models.segmenter import Segmenter, map_features
 from wafer_lab.models.weights import load_weights
 from wafer_lab.tasks.base import Task
-from wafer_lab.tasks.checkpointing import AtomicCheckpointIO
+from wafer_lab.tasks.checkpointing import LAST, AtomicCheckpointIO
+from wafer_lab.tasks.divergence import FiniteLoss
 from wafer_lab.tasks.progress import Progress
+from wafer_lab.tasks.stopping import StopOnSignal
 
 PIXEL_HEAD = "wafer_lab.models.heads.PixelHead"
 _PROBE = 64  # pixels; side of a canvas that every encoder takes which is not built for one size
@@ -112,12 +114,17 @@ def build_trainer(
         watchers: Callbacks of whoever runs many fits and shows their progress itself; None shows that of this one.
     """
     callbacks = {name: build(node) for name, node in cfg.callbacks.items() if node is not None}
+    guards = [FiniteLoss(cfg.paths.run), StopOnSignal(f"{cfg.paths.run}/checkpoints/{LAST}")]
     terminal = sys.stderr.isatty() and watchers is None
-    automatic = {"precision": fastest_precision(cfg.trainer.accelerator)} if cfg.trainer.precision == "auto" else {}
+    automatic: dict[str, Any] = {}
+    if cfg.trainer.precision == "auto":
+        automatic["precision"] = fastest_precision(cfg.trainer.accelerator)
+    if cfg.trainer.get("sync_batchnorm") and kind_of_device(cfg.trainer.accelerator) == "cpu":
+        automatic["sync_batchnorm"] = False  # torch has none on the CPU: every process normalises its own share
     trainer: pl.Trainer = build(
         cfg.trainer,
         **automatic,
-        callbacks=[*callbacks.values(), *(watchers or ()), *([Progress()] if terminal else [])],
+        callbacks=[*callbacks.values(), *guards, *(watchers or ()), *([Progress()] if terminal else [])],
         plugins=[AtomicCheckpointIO()],
         logger=logger or False,
         default_root_dir=cfg.paths.run,
@@ -133,14 +140,20 @@ def fastest_precision(accelerator: str) -> str:
 
     A CPU without such instructions emulates them and takes ten times as long.
     """
-    if accelerator == "auto":
-        accelerator = "gpu" if torch.accelerator.is_available() else "cpu"
+    accelerator = kind_of_device(accelerator)
     if accelerator == "cpu":
         able = torch.cpu.get_capabilities()
         return "bf16-mixed" if any(able.get(name) for name in ("avx512_bf16", "amx_bf16")) else "32-true"
     if accelerator in ("gpu", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "32-true"
+
+
+def kind_of_device(accelerator: str) -> str:
+    """What `auto` comes to on this machine: gpu or cpu; anything else as it is."""
+    if accelerator != "auto":
+        return accelerator
+    return "gpu" if torch.accelerator.is_available() else "cpu"
 
 
 def _tensor(values: Any) -> torch.Tensor | None:

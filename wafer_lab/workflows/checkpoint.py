@@ -1,5 +1,6 @@
 """Reading checkpoints: nothing in them is run, and what does not fit is said in one line."""
 
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from wafer_lab.errors import UserError
 from wafer_lab.evaluation.predictions import TargetKind
 from wafer_lab.evaluation.predictor.predictor import Predictor
 from wafer_lab.models.weights import read_pickle
+from wafer_lab.tasks.checkpointing import LAST, PREVIOUS
 from wafer_lab.tasks.finetune import Finetune
 from wafer_lab.workflows.assemble import build_network
 from wafer_lab.workflows.finished import PREDICTOR
@@ -139,20 +141,20 @@ def restore(network: nn.Module, checkpoint: dict[str, Any], path: str | Path) ->
         raise UserError(f"the weights in {path} are of another network: {detail}") from None
 
 
-def check_resumable(path: str | Path, ours: dict[str, Any]) -> dict[str, Any]:
+def check_resumable(path: str | Path, ours: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """Refuse to resume a run as a different one.
 
     Args:
-        path: The checkpoint to resume from.
+        path: The checkpoint to resume from; where a `last.ckpt` is damaged, the one before it is taken.
         ours: The record of the run about to start, as its checkpoints will hold it.
 
     Returns:
-        The checkpoint's record.
+        The checkpoint to resume from, and its record.
 
     Raises:
         UserError: The checkpoint is unreadable, or of other classes, other data, another split or other settings.
     """
-    theirs = read_checkpoint(path)["wafer_lab"]
+    path, theirs = _readable(Path(path))
     if theirs["class_names"] != ours["class_names"]:
         raise UserError(
             f"{path} was trained on {_names(theirs)}, this run has {_names(ours)}; resume with its own data"
@@ -167,7 +169,33 @@ def check_resumable(path: str | Path, ours: dict[str, Any]) -> dict[str, Any]:
     changed = [f"{k} was {before.get(k)}, is {now.get(k)}" for k in before | now if before.get(k) != now.get(k)]
     if changed:
         raise UserError(f"{path} was trained with other settings: {'; '.join(changed)}; resume with the same ones")
-    return dict(theirs)
+    return path, dict(theirs)
+
+
+def _readable(path: Path) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint and its record; the `previous.ckpt` beside a `last.ckpt` that is missing or damaged."""
+    try:
+        return path, _intact(path)
+    except UserError as error:
+        previous = path.with_name(PREVIOUS)
+        if path.name != LAST or not previous.is_file():
+            raise
+        try:
+            record = _intact(previous)
+        except UserError:
+            best = path.with_name("best.ckpt")
+            raise UserError(f"{error}, and so is {previous}; go on from the best epoch: ckpt_path={best}") from None
+        print(f"warning: {error}; going on from the checkpoint before it, {previous}", flush=True)
+        return previous, record
+
+
+def _intact(path: Path) -> dict[str, Any]:
+    """The record of a checkpoint whose every byte is as it was written."""
+    record: dict[str, Any] = read_checkpoint(path)["wafer_lab"]
+    with zipfile.ZipFile(path) as archive:
+        if part := archive.testzip():  # torch reads on where a checksum does not fit
+            raise UserError(f"{path} is damaged ({part} is not what was written)")
+    return record
 
 
 def _names(record: dict[str, Any]) -> str:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from wafer_lab.config.build import build, resolved
 from wafer_lab.data.datamodule import WaferDataModule
@@ -14,12 +16,12 @@ from wafer_lab.evaluation.judgement import check_settings, judge_predictions
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.evaluation.settings import Evaluation
-from wafer_lab.workflows import outcome, run_files
+from wafer_lab.workflows import outcome, run_files, together
 from wafer_lab.workflows.assemble import build_task, build_trainer
 from wafer_lab.workflows.candidate import Candidate
 from wafer_lab.workflows.checkpoint import check_resumable, read_checkpoint, restore
 from wafer_lab.workflows.external import external_set, external_test
-from wafer_lab.workflows.masks import judge_counted, mask_counter
+from wafer_lab.workflows.masks import MaskCounter, judge_counted, mask_counter
 from wafer_lab.workflows.novelty import knn_column
 from wafer_lab.workflows.outcome import Gallery
 from wafer_lab.workflows.predict import predict_split
@@ -48,16 +50,19 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
 
     Args:
         cfg: A composed and validated config.
-        nested: Whether it is tracked as a child of the run that is open; it is then judged without alternatives.
+        nested: Whether it is a child of the run that is open: judged without alternatives, and on one device.
         candidate: Where it is only to be chosen from, what that takes.
 
     Returns:
         The result; the files of the run lie in `cfg.paths.run`.
 
     Raises:
-        UserError: Data, checkpoint or tracking server are not what the config says.
+        UserError: Data, checkpoint or tracking server are not what the config says, or the disk is full. Of its kinds,
+            DivergedError: a training loss was NaN or infinite; OutOfMemoryError: the run needs more than there is.
+        SystemExit: 0 after training in every process but the first, which alone judges the model.
     """
     silence()
+    together.check(cfg, nested)
     started, made = time.monotonic(), provenance()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     run_dir, config = Path(cfg.paths.run), resolved(cfg)
@@ -67,20 +72,21 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
     settings: Evaluation = build(cfg.evaluation)
     check_settings(settings, datamodule.class_names, datamodule.label_kind, datamodule.views)
     task = build_task(cfg, config, datamodule)
-    earlier = check_resumable(cfg.ckpt_path, task.record) if cfg.ckpt_path else {}
-    tracker = build(cfg.tracking)
+    resumes_from, earlier = check_resumable(cfg.ckpt_path, task.record) if cfg.ckpt_path else (None, {})
     tags = run_files.tags(datamodule) | dict(candidate.tags if candidate else {})
     with (
         run_files.claim(run_dir, config, resumes=bool(cfg.ckpt_path)),
-        tracker.run(cfg.name, run_files.choices() | config, tags, nested, earlier.get("run_id")) as tracked,
+        build(cfg.tracking).run(cfg.name, run_files.choices() | config, tags, nested, earlier.get("run_id")) as tracked,
+        run_files.interruptible(run_dir, nested),
     ):
         task.record["run_id"] = tracked.id
-        print(run_files.opening(cfg, datamodule, task), flush=True)
         trainer, callbacks = build_trainer(cfg, tracked.logger, candidate.callbacks if candidate else None)
         device = trainer.strategy.root_device  # after fit the task is back on the CPU
-        outcome.remove(run_dir)
-        with run_files.interruptible(run_dir, nested):
-            trainer.fit(task, datamodule=datamodule, ckpt_path=cfg.ckpt_path, weights_only=True)
+        if together.is_first(trainer):
+            print(run_files.opening(cfg, datamodule, task), flush=True)
+            outcome.remove(run_dir)
+        trainer.fit(task, datamodule=datamodule, ckpt_path=resumes_from, weights_only=True)
+        together.part(trainer)
         best = run_dir / "checkpoints" / "best.ckpt"
         restore(task.network, read_checkpoint(best), best)
         monitored = float(callbacks["best"].best_model_score)
@@ -88,11 +94,7 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
             epoch = callbacks["history"].best_epoch(cfg.task.mode)
             return FitResult(run_dir, monitored, *candidate.finish(task, datamodule, device, run_dir, epoch, tracked))
         print("judging the best checkpoint on val and test", flush=True)
-        parts = ("val", "test", "unknown") if len(datamodule.split.unknown) else ("val", "test")
-        distances = knn_column(task.network, datamodule, parts, device) if "unknown" in parts else None
-        counter = mask_counter(datamodule)
-        predictions = predict_split(task.network, datamodule, parts, device, distances, counter)
-        predictions.write(run_dir / "predictions.parquet")
+        predictions, counter = _predict(task.network, datamodule, device, run_dir)
         made |= {"duration": f"{(time.monotonic() - started) / 60:.1f} minutes", **run_files.tags(datamodule)}
         made |= {"weights": str(cfg.weights), "finetune": cfg.finetune.mode} if cfg.weights else {}
         made |= callbacks["history"].best(cfg.task.mode) | ({"run_id": tracked.id} if tracked.id else {})
@@ -103,3 +105,15 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
         outcome.write(run_dir, judgement, config, Gallery.of(datamodule.store))
         outcome.publish(run_dir, judgement, tracked)
     return FitResult(run_dir, monitored, judgement.scores, predictions)
+
+
+def _predict(
+    network: nn.Module, datamodule: WaferDataModule, device: torch.device, run_dir: Path
+) -> tuple[Predictions, MaskCounter | None]:
+    """Predict val and test once, and write the table."""
+    parts = ("val", "test", "unknown") if len(datamodule.split.unknown) else ("val", "test")
+    distances = knn_column(network, datamodule, parts, device) if "unknown" in parts else None
+    counter = mask_counter(datamodule)
+    predictions = predict_split(network, datamodule, parts, device, distances, counter)
+    predictions.write(run_dir / "predictions.parquet")
+    return predictions, counter

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wafer_lab.data.batches import Batch, Request
-from wafer_lab.data.canvas import render
 from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.data.maps import MapDataModule
 from wafer_lab.evaluation.drawings import MASK_SHEET
@@ -120,7 +119,7 @@ def examples(network: nn.Module, datamodule: MapDataModule, masks: Masks) -> lis
             continue
         asked = torch.from_numpy(positions + datamodule.first["test"]).to(device)
         batch = datamodule.draw(Request(asked, torch.zeros(1, device=device)), train=False)
-        states = render(datamodule.maps, asked, datamodule.canvas).cpu().numpy()
+        states = datamodule.states(asked)
         truth = batch.target[:, k].cpu().numpy().astype(np.int8)
         found = called(network(batch.image).float()[:, k]).cpu().numpy()
         which = ("median", "worst") if count > 1 else ("the one",)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from wafer_lab.config.build import build, resolved
 from wafer_lab.config.messages import refuse
 from wafer_lab.config.validate import problems
-from wafer_lab.errors import UserError
+from wafer_lab.errors import Terminated, UserError
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import git_revision
 from wafer_lab.files import write_text
@@ -85,7 +85,7 @@ def parent(cfg: DictConfig, children: Sequence[DictConfig]) -> Iterator[Run]:
         print(f"\nrun    {cfg.name}: {len(children)} fits; finished ones are kept\nfolder {run_dir}", flush=True)
         try:
             yield tracked
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             print(f"\nto go on with all: the same command with hydra.run.dir={run_dir}", flush=True)
             raise
 

@@ -8,6 +8,7 @@ EXPECTED = (
     r".*does not have many workers.*",  # batches are drawn on the device; a loader only hands out positions
     r".*is smaller than the logging interval.*",  # losses are logged per epoch
     r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run goes on in its folder
+    r".*and your dataloader is not resumable.*",  # its sampler is: see wafer_lab.tasks.stopping
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # Lightning against newer torch
 )
 

@@ -9,15 +9,20 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from wafer_lab.data.datamodule import PARTS, WaferDataModule
-from wafer_lab.errors import UserError
+from wafer_lab.errors import DivergedError, OutOfMemoryError, Terminated, UserError
 from wafer_lab.evaluation.provenance import git_revision
 from wafer_lab.files import write_text
+from wafer_lab.processes import rank
 from wafer_lab.tasks.base import Task
+from wafer_lab.workflows.faults import LOCK, explained, last_checkpoint, locked
 
 
 @contextmanager
 def claim(run_dir: Path, config: Mapping[str, Any], resumes: bool) -> Iterator[None]:
     """Make a folder this run's own, by its config.yaml; a mistake found before any checkpoint gives it back.
+
+    A folder in which a run died before its first checkpoint is free again. Of processes that train together, the
+    first claims the folder for all.
 
     Args:
         run_dir: The folder, made where it is missing.
@@ -25,38 +30,50 @@ def claim(run_dir: Path, config: Mapping[str, Any], resumes: bool) -> Iterator[N
         resumes: Whether the run goes on in a folder of its own.
 
     Raises:
-        UserError: The folder holds another run.
+        UserError: The folder holds another run, or another process is running in it.
     """
+    if rank():
+        yield
+        return
     run_dir.mkdir(parents=True, exist_ok=True)
     file, text = run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config)))
-    if resumes:
+    with locked(run_dir):
+        last = last_checkpoint(run_dir)
+        if file.exists() and not resumes and (last.exists() or any(run_dir.glob("*/config.yaml"))):
+            go_on = f", or go on with it: ckpt_path={last}" if last.exists() else ""
+            raise UserError(f"{run_dir} already holds a run; give this one another name={go_on}")
         write_text(file, text)
-    else:
         try:
-            with file.open("x") as new:
-                new.write(text)
-        except FileExistsError:
-            raise UserError(f"{run_dir} already holds a run; give this one another name=") from None
-    try:
-        yield
-    except UserError:
-        if not resumes and not (run_dir / "checkpoints").exists():
-            file.unlink()
-        raise
+            yield
+        except UserError as error:
+            tried = isinstance(error, DivergedError | OutOfMemoryError)  # its config is worth a look
+            if not (resumes or tried or last_checkpoint(run_dir).exists()):
+                file.unlink()
+                (run_dir / LOCK).unlink()
+            raise
 
 
 @contextmanager
 def interruptible(run_dir: Path, nested: bool) -> Iterator[None]:
-    """Say how to go on after Ctrl-C, which Lightning turns into exit status 1 without a word; a parent says its own."""
+    """Say how to go on after Ctrl-C, which Lightning makes exit status 1, and after a signal; a parent says its own.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C.
+        UserError: As `explained`.
+    """
     try:
-        yield
-    except SystemExit as stop:
-        if not isinstance(stop.__context__, KeyboardInterrupt):
+        with explained(run_dir):
+            yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        interrupted = isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt)
+        if not interrupted and not isinstance(stop, Terminated):
             raise
-        last = run_dir / "checkpoints" / "last.ckpt"
+        last = last_checkpoint(run_dir)
         if last.exists() and not nested:
             print(f"\nto go on: the same command with ckpt_path={last}", flush=True)
-        raise KeyboardInterrupt from None
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def opening(cfg: DictConfig, datamodule: WaferDataModule, task: Task) -> str:
