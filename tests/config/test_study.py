@@ -26,17 +26,27 @@ def test_every_study_on_disk_can_be_run(study):
 
 
 def test_all_mistakes_of_a_space_are_one_list():
-    found = told(space("loss: [focl, focal], loss.gama: {type: float, low: 1, high: 2, when: {loss: focal}}"))
-    assert any("study.space.loss" in one and "did you mean focal?" in one for one in found)
-    assert any("study.space.loss.gama" in one and "loss.gamma" in one for one in found)
+    number = "{type: float, low: 1.5, high: 2.5, when: {loss: focal}}"
+    found = told(
+        space(f"loss: [focl, focal], loss.gama: {number}, optimizer.lrr: {number}, trainer.max_epochs: {number}")
+    )
+    assert any("study.space.loss: " in one and "did you mean focal?" in one for one in found)
+    for words in (
+        "study.space.trainer.max_epochs: must be a whole number or null, not 2.5 (with loss=focal)",
+        "study.space.loss.gama: loss has no gama; did you mean loss.gamma? (with loss=focal)",
+        "study.space.optimizer.lrr: optimizer has no lrr; did you mean optimizer.lr? (with loss=focal)",
+    ):
+        assert words in found
+    assert len(found) == 4, found
 
 
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ((space("optimizer.lrr: [1, 2], trainer.max_epochs: [many, few]"),),
-         ("optimizer has no lrr; did you mean optimizer.lr", "must be a whole number or null, not 'many'")),
-        ((space("loss: [cross_entropy, ldam]"), "data=simulated_mixed"), ("(with loss=ldam)",)),
+        ((space("trainer.max_epochs: [many, few]"),),
+         ("study.space.trainer.max_epochs: must be a whole number or null, not 'many'",)),
+        ((space("loss: [cross_entropy, ldam]"), "data=simulated_mixed"),
+         ("study.space.loss: LDAMLoss serves multiclass targets",)),
         ((space("loss.gamma: {type: float, low: 1, high: 2, when: {loss: focal}}, seed: [1, 2], data.seed: [1, 2], "
                 "augment: {type: float, low: 1, high: 2, when: {los: focal}}, paths.outputs: [a, b], "
                 "optimizer.weight_decay: {low: 1}"), "optimizer.lr=0.1", "study.name='a/b'", "study.timeout=0",
@@ -55,9 +65,11 @@ def test_all_mistakes_of_a_space_are_one_list():
           "study.space.optimizer.lr: a grid needs countable values")),
         (("study=loss", "study.sampler=cmaes", "study.pruner=wilcoxon", "study.seeds=4", "study.objectives=[]"),
          ("cmaes needs two or more numbers", "can tell nothing from 4 of them", "study.objectives: is empty")),
-        (("study.sampler=tp", "study.prunner=median", "study=lr", "loss.gama=2"),
-         ("study has no prunner; did you mean study.pruner=median?", "CrossEntropyLoss takes no gama",
-          "study has no option lr; did you mean lr_wd?")),
+        (("study.sampler=tp", "study.prunner=median", "study.space.optimizer.lr.low=1"),
+         ("study has no prunner; did you mean study.pruner=median?", "did you mean tpe?",
+          "optimizer.lr is one name; write '+study.space={optimizer.lr: {low: 1}}'")),
+        (("study=lr", "study.space={optimizer.lr: [0.1, 0.2]}"), ("study has no option lr; options: loss, lr_wd",)),
+        (("study.space={optimizer.lr: [0.1, 0.2]}",), ("puts a list in the place of key: value pairs",)),
     ],
 )  # fmt: skip
 def test_mistakes(overrides, says):
@@ -89,4 +101,4 @@ def test_what_a_trial_takes_of_the_command_line():
         "hydra.run.dir=y",
         "seed=1",
     ]
-    assert trial_overrides(line) == ["model=a"]
+    assert trial_overrides(line) == ["model=a", "seed=1"]

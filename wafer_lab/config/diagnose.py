@@ -279,6 +279,12 @@ def _unknown_key(
     _, equals, value = text.partition("=")
     rest = "".join(f".{inner}" for inner in parts[position + 1 :]) + equals + value
     takes, taker = _keywords(owner, prefix)
+    inner = ".".join(parts[position:])
+    dotted = next((key for key in keys_of(owner) if "." in key and f"{inner}.".startswith(f"{key}.")), None)
+    if dotted:  # an entry of study.space: its name is a path, which Hydra would split
+        deeper = inner.removeprefix(dotted).lstrip(".")
+        tail = f"{{{deeper}: {value}}}" if deeper else "null" if override.is_delete() else value
+        return Problem(text, f"{dotted} is one name; write '+{prefix}={{{dotted}: {tail}}}'"), None
     if part in RUNTIME.get(prefix, ()):
         return Problem(text, set_by_workflow(f"{prefix}.{part}")), None
     if part in takes and not sign:
@@ -355,6 +361,8 @@ def _said(error: Exception) -> str:
         return "is not in the defaults list; put a + before it to add it"
     if "appears more than once" in message or "Multiple values for" in message:
         return "is in the defaults list already; drop the +"
+    if error.__cause__ is not None and "Cannot merge" in str(error.__cause__):
+        return "puts a list in the place of key: value pairs, or these in its place; do that in a file of the group"
     if error.__cause__ is not None and str(error.__cause__):
         message += f": {str(error.__cause__).splitlines()[0]}"
     return message

@@ -107,18 +107,23 @@ def _trial_problems(line: CommandLine, entries: Sequence[Entry]) -> list[Problem
     for sampled in probes(entries):
         arguments = (*plain, *(override(key, value) for key, value in sampled.items()))
         for problem in diagnose(CommandLine(line.config_dir, "train", arguments, extra_dir=line.extra_dir)):
-            words = problem.path.partition("=")[0].lstrip("+~")
-            own = {key.lstrip("+") for key in sampled}
-            known = words if words in own else next((key for key in own if words.startswith(f"{key}.")), None)
-            choices = ", ".join(f"{key}={value}" for key, value in sampled.items() if isinstance(value, str))
-            told = Problem(
-                f"{PATH}.{known}" if known else PATH,
-                (problem.message if known == problem.path else f"{problem}")
-                + (f" (with {choices})" if choices else ""),
-                problem.level,
-            )
-            found.setdefault(f"{problem}", told)
+            told = _told(problem, sampled)
+            found.setdefault(f"{told.path}: {told.message.partition(' (with ')[0]}", told)
     return list(found.values())
+
+
+def _told(problem: Problem, sampled: Mapping[str, Any]) -> Problem:
+    """A problem of a trial as one of the entry that it comes from, whichever of the entry's values was tried."""
+    typed = problem.path.partition("=")[0].lstrip("+~")
+    by_name = {key.lstrip("+"): key for key in sampled}
+    known = typed if typed in by_name else next((name for name in by_name if typed.startswith(f"{name}.")), None)
+    message = problem.message if known == typed else f"{problem}"
+    if known is not None:
+        tried = override(known, sampled[by_name[known]])
+        message = message.removeprefix(f"{tried}: ").replace(tried.removeprefix(known) + "?", "?")
+    others = [f"{key}={value}" for key, value in sampled.items() if isinstance(value, str) and key != known]
+    context = f" (with {', '.join(others)})" if others else ""
+    return Problem(f"{PATH}.{known}" if known else PATH, message + context, problem.level)
 
 
 # ---------------------------------------------------------------------------------------------- the settings

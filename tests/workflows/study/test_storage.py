@@ -191,8 +191,8 @@ def test_a_grid_is_gone_through_once(opened):
 def test_samplers_learn_or_at_least_draw(opened, sampler):
     space = SPACE | {"z": {"type": "float", "low": 0, "high": 1}}
     shared = opened(space=space, sampler=sampler, n_trials=5, startup_trials=3)
-    work(shared, lambda trial: [trial.suggest_float("x", 0, 1) + trial.suggest_float("z", 0, 1)])
-    assert len(set(params(shared))) == 5
+    work(shared, lambda trial: [-((trial.suggest_float("x", 0, 1) - trial.suggest_float("z", 0, 1) - 0.3) ** 2)])
+    assert len({(trial.params["x"], trial.params["z"]) for trial in finished(shared.study)}) == 5
 
 
 def test_memory_is_a_failure_of_the_trial():
