@@ -33,7 +33,7 @@ def sweep(tmp_path, stores, monkeypatch):
 
 
 def rows(folder):
-    return list(csv.DictReader((folder / "trials.csv").open()))
+    return list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
 
 
 def test_a_study_from_command_line_to_best_experiment(sweep, tracked_runs, tmp_path):
@@ -67,10 +67,11 @@ def test_a_study_from_command_line_to_best_experiment(sweep, tracked_runs, tmp_p
 
 
 def as_experiment(folder):
-    """The config that `train.py --config-dir FOLDER experiment=best` composes."""
+    """The config that `train.py --config-dir FOLDER experiment=best debug=smoke` composes."""
+    assert "# Needs on the command line too: debug=smoke" in (folder / "experiment" / "best.yaml").read_text()
     search = f"hydra.searchpath=[file://{folder}]"
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        return compose("train", overrides=["experiment=best", "name=best", search])
+        return compose("train", overrides=["experiment=best", "debug=smoke", "name=best", search])
 
 
 def test_seeds_objectives_and_a_diverged_trial(sweep, monkeypatch):

@@ -13,9 +13,11 @@ from optuna.trial import FrozenTrial
 
 from wafer_lab.config.diagnose import parse
 from wafer_lab.workflows.study.settings import Study
+from wafer_lab.workflows.study.storage import finished
 
 # Where things are, and what trials are called: not the experiment's.
 _LEFT_OUT = ("name", "paths", "tracking", "figures")
+_LATER = ("debug",)  # groups that train.yaml composes after the experiment, so that no experiment can choose them
 
 
 def command(folder: Path) -> str:
@@ -38,10 +40,9 @@ def text(trial: FrozenTrial, study: optuna.Study, settings: Study, overrides: Se
     """
     groups, values, rest = _parts(overrides, trial.params)
     score = ", ".join(f"{one.metric} {v:.4f}" for one, v in zip(settings.targets, trial.values, strict=True))
-    ended = [one for one in study.get_trials(deepcopy=False) if one.state.is_finished()]
     lines = [
         "# @package _global_",
-        f"# Trial {trial.number} of the study {settings.name}, chosen among {len(ended)}: {score}, on val alone.",
+        f"# Trial {trial.number} of the study {settings.name}, chosen among {len(finished(study))}: {score}, on val alone.",
         f"# {command(folder)}",
         f"# Found by: {Path(sys.argv[0]).name} {' '.join(HydraConfig.get().overrides.task)}",
         *([f"# Needs on the command line too: {' '.join(rest)}"] if rest else []),
@@ -66,7 +67,7 @@ def _parts(overrides: Sequence[str], params: Mapping[str, Any]) -> tuple[dict[st
     for key, value, deleted, argument in flat:
         if key.split(".")[0] in _LEFT_OUT:
             continue
-        if deleted and (key in known or "." not in key):
+        if key in _LATER or (deleted and (key in known or "." not in key)):
             rest.append(argument)
         elif key in known and isinstance(value, str):
             groups[key] = value

@@ -34,7 +34,7 @@ from wafer_lab.workflows.nested import child
 from wafer_lab.workflows.study.settings import Study
 
 _TIMED = 30  # passes, after a few that warm up
-_FEW = 20
+_FEW = 100  # resamples, as few as intervals may be made of
 
 
 def sample(entries: Sequence[Entry], trial: optuna.Trial) -> dict[str, Any]:
