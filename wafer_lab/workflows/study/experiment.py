@@ -40,9 +40,10 @@ def text(trial: FrozenTrial, study: optuna.Study, settings: Study, overrides: Se
     """
     groups, values, rest = _parts(overrides, trial.params)
     score = ", ".join(f"{one.metric} {v:.4f}" for one, v in zip(settings.targets, trial.values, strict=True))
+    among = len(finished(study))
     lines = [
         "# @package _global_",
-        f"# Trial {trial.number} of the study {settings.name}, chosen among {len(finished(study))}: {score}, on val alone.",
+        f"# Trial {trial.number} of the study {settings.name}, chosen among {among}: {score}, on val alone.",
         f"# {command(folder)}",
         f"# Found by: {Path(sys.argv[0]).name} {' '.join(HydraConfig.get().overrides.task)}",
         *([f"# Needs on the command line too: {' '.join(rest)}"] if rest else []),

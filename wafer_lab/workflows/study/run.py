@@ -14,17 +14,15 @@ from wafer_lab.config.build import build, resolved
 from wafer_lab.config.study import trial_overrides
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.provenance import git_revision
-from wafer_lab.tracking.orphans import end_orphans
 from wafer_lab.workflows import run_files
 from wafer_lab.workflows.quiet import silence
 from wafer_lab.workflows.study import report
 from wafer_lab.workflows.study.console import Console
 from wafer_lab.workflows.study.settings import Study
 from wafer_lab.workflows.study.storage import Shared
+from wafer_lab.workflows.study.tracked import end_runs, study_run
 from wafer_lab.workflows.study.trial import composed, epochs_of, run_trial, sample
 from wafer_lab.workflows.study.worker import Worker
-
-_RUN = "run_id"  # of the study, in the tracker
 
 
 def sweep(cfg: DictConfig) -> optuna.Study:
@@ -51,15 +49,11 @@ def sweep(cfg: DictConfig) -> optuna.Study:
             folder.rmdir()  # Hydra made it before the mistake was found
         raise
     tracker = build(cfg.tracking)
+    config = run_files.choices() | resolved(cfg)
+    tags = {"git_revision": git_revision(), "study": settings.name}
     with ExitStack() as stack:
-        with shared.alone():  # one worker makes the store and the study's run, the others find them
-            earlier = shared.study.user_attrs.get(_RUN)
-            config = run_files.choices() | resolved(cfg)
-            tags = {"git_revision": git_revision(), "study": settings.name}
-            tracked = stack.enter_context(tracker.run(settings.name, config, tags, resumes=earlier))
-            if tracked.id != earlier:
-                shared.study.set_user_attr(_RUN, tracked.id)
-        shared.given_up = lambda number: _end_runs(tracker, tracked.id, number)
+        tracked = stack.enter_context(study_run(shared, tracker, config, tags))
+        shared.given_up = lambda number: end_runs(tracker, tracked.id, number)
         console = stack.enter_context(Console(settings, shared.study).open(str(folder)))
 
         def objective(trial: Trial) -> list[float]:
@@ -82,11 +76,3 @@ def _identity(settings: Study, overrides: list[str]) -> dict[str, Any]:
     kept = sorted(text for text in overrides if not text.lstrip("+~").startswith(("paths", "tracking", "figures")))
     known = {"command": kept, "space": settings.space, "objectives": settings.objectives, "seeds": settings.seeds}
     return dict(json.loads(json.dumps(known)))
-
-
-def _end_runs(tracker: Any, parent: str | None, number: int) -> None:
-    """Say in the tracker that a trial's run is not going on."""
-    try:
-        end_orphans(tracker, parent, {"trial": str(number)}, "its worker left it unfinished; another trial repeats it")
-    except Exception as error:  # the sweep is worth more than its record
-        print(f"warning: the run of trial {number} could not be ended in MLflow: {error}", flush=True)
