@@ -7,6 +7,7 @@ study needs and the first composition.
 """
 
 import os
+import runpy
 import sys
 import tempfile
 import time
@@ -33,8 +34,6 @@ def main(trials: int = 6) -> None:
 
 def measured() -> list[tuple[float, float]]:
     """Wall seconds of each trial, from taking it to telling how it went, and of the fit within."""
-    import sweep
-    from wafer_lab.config.entry import user_errors
     from wafer_lab.workflows.study import run, trial, worker
 
     fits, marks = [], []
@@ -59,9 +58,8 @@ def measured() -> list[tuple[float, float]]:
         patch.object(trial, "fit", timed_fit),
         patch.object(run.Shared, "claim", timed_claim),
         patch.object(worker.Console, "ended", timed_end),
-        user_errors(REPOSITORY / "conf", "sweep"),
     ):
-        sweep.main()
+        runpy.run_path(str(REPOSITORY / "sweep.py"), run_name="__main__")
     return [(end - begin, inside) for begin, end, inside in zip(marks[::2], marks[1::2], fits, strict=False)]
 
 

@@ -84,7 +84,7 @@ def _headline(settings: Study, best: Sequence[FrozenTrial]) -> list[str]:
         return ["no trial is complete"]
     values = ", ".join(f"{one.metric} {v:.4f}" for one, v in zip(settings.targets, best[0].values, strict=True))
     sampled = ", ".join(f"{key}={short(value)}" for key, value in best[0].params.items())
-    front = f"; {len(best)} trials on the Pareto front" if len(settings.targets) > 1 else ""
+    front = f"; {len(best)} trial{'s' * (len(best) > 1)} on the Pareto front" if len(settings.targets) > 1 else ""
     return [f"best    trial {best[0].number}: {values} with {sampled}{front}"]
 
 
