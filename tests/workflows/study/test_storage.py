@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from wafer_lab.errors import DivergedError, UserError
 from wafer_lab.workflows.study.console import Console
+from wafer_lab.workflows.study.report import importances
 from wafer_lab.workflows.study.settings import Study
 from wafer_lab.workflows.study.storage import Shared, finished
 from wafer_lab.workflows.study.worker import Worker, fails_alone
@@ -32,7 +33,7 @@ def opened(tmp_path):
     def make(identity=None, **changes):
         plain = {"name": "toy", "space": SPACE, "objectives": [{"metric": "y", "direction": "max"}], "pruner": "none"}
         settings = Study(**(plain | {"storage": f"sqlite:///{tmp_path}/studies.db", "n_trials": 4} | changes))
-        return Shared(settings, identity or {"command": []}, 1)
+        return Shared(settings, identity or {"command": []}, 9)
 
     return make
 
@@ -193,6 +194,36 @@ def test_samplers_learn_or_at_least_draw(opened, sampler):
     shared = opened(space=space, sampler=sampler, n_trials=5, startup_trials=3)
     work(shared, lambda trial: [-((trial.suggest_float("x", 0, 1) - trial.suggest_float("z", 0, 1) - 0.3) ** 2)])
     assert len({(trial.params["x"], trial.params["z"]) for trial in finished(shared.study)}) == 5
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband", "wilcoxon"])
+def test_pruners_stop_trials_that_fall_behind(opened, pruner):
+    def objective(trial):
+        x = 1 - trial.number / 100  # each is worse than those before
+        for step in range(9):
+            trial.report(x + step / 1000, step)
+            if step and trial.should_prune():
+                raise optuna.TrialPruned
+        return [x]
+
+    shared = opened(pruner=pruner, n_trials=8, startup_trials=2, sampler="random")
+    work(shared, objective)
+    states = [trial.state for trial in finished(shared.study)]
+    assert states[0] == TrialState.COMPLETE
+    assert TrialState.PRUNED in states
+
+
+def test_importance_is_told_of_ten_trials_or_more(opened):
+    def objective(trial):
+        return [trial.suggest_float("x", 0, 1) + trial.suggest_float("z", 0, 1) / 100]
+
+    space = SPACE | {"z": {"type": "float", "low": 0, "high": 1}}
+    shared = opened(space=space, n_trials=9, sampler="random")
+    work(shared, objective)
+    assert importances(shared.study, 0) == {}
+    work(opened(space=space, n_trials=12, sampler="random"), objective)
+    shares = importances(shared.study, 0)
+    assert shares["x"] > 0.7 > 0.3 > shares["z"]
 
 
 def test_memory_is_a_failure_of_the_trial():

@@ -138,7 +138,7 @@ def pareto(
     """
     figure = style.canvas(6.4, 4.4, title)
     axes = figure.subplots()
-    axes.plot(second[~front], first[~front], "o", color=style.PALE, markersize=6, label="beaten in both")
+    axes.plot(second[~front], first[~front], "o", color=style.PALE, markersize=6, label="beaten by another")
     order = np.flatnonzero(front)[np.argsort(second[front])]
     axes.plot(
         second[order], first[order], color=style.BLUE, marker="D", markersize=6, linewidth=1, label="Pareto front"
@@ -156,9 +156,12 @@ def pareto(
 def _points(axes: Axes, x: NDArray[Any], y: NDArray[Any], chosen: NDArray[np.bool_], label: str, kind: int) -> None:
     """Complete trials as filled circles, pruned ones as open squares."""
     if chosen.any():
-        look = {"color": style.BLUE, "marker": "o"} if kind == 0 else {"color": style.VERMILION, "marker": "s"}
-        fill = look["color"] if kind == 0 else "none"
-        axes.plot(x[chosen], y[chosen], **look, markerfacecolor=fill, markersize=5.5, linestyle="none", label=label)
+        look: dict[str, Any] = {"marker": "o", "markersize": 5.5, "linestyle": "none", "label": label}
+        if kind == 0:
+            look |= {"color": style.BLUE}
+        else:
+            look |= {"marker": "s", "color": style.VERMILION, "markerfacecolor": "none"}
+        axes.plot(x[chosen], y[chosen], **look)
 
 
 def _slice(axes: Axes, one: Slice, scores: NDArray[Any], complete: NDArray[np.bool_]) -> None:

@@ -52,7 +52,7 @@ def text(trial: FrozenTrial, study: optuna.Study, settings: Study, overrides: Se
     defaults: list[Any] = [base] if base else []
     defaults += [{f"override /{group}": option} for group, option in groups.items()]
     body: dict[str, Any] = {"defaults": [*defaults, "_self_"]} if defaults else {}
-    written = yaml.safe_dump(body | values, sort_keys=False, allow_unicode=True, width=120)
+    written: str = yaml.safe_dump(body | values, sort_keys=False, allow_unicode=True, width=120)
     return "\n".join(lines) + "\n" + written
 
 

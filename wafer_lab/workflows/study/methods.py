@@ -25,7 +25,7 @@ def sampler(settings: Study, entries: Sequence[Entry], seed: int) -> BaseSampler
     Raises:
         UserError: a package that it needs is not installed.
     """
-    startup = {"n_startup_trials": settings.startup_trials, "seed": seed}
+    startup: dict[str, Any] = {"n_startup_trials": settings.startup_trials, "seed": seed}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)

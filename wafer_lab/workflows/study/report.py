@@ -20,7 +20,8 @@ from wafer_lab.workflows.study.console import short
 from wafer_lab.workflows.study.settings import Study
 from wafer_lab.workflows.study.storage import REASON, WORKER, finished
 
-_FEW = 3  # complete trials, below which nothing can be said of importance
+_FEW = 10  # complete trials, below which shares of the variation are shares of chance
+_UNITS = {"latency": "latency (ms per wafer)", "cost": "cost per val wafer"}
 
 
 def write(folder: Path, study: optuna.Study, settings: Study, overrides: Sequence[str], tracked: Run) -> None:
@@ -105,13 +106,15 @@ def _report(
         "than that model is: some of its lead is luck. Judge the winner once on test, beside the default recipe, with "
         "several seeds:",
         "",
-        f"    {experiment.command(folder)} --multirun seed=0,1,2",
+        f"    {experiment.command(folder)} seed=0,1,2 --multirun",
         "",
         "## Trials",
         "",
         *_rows(settings, trials, {trial.number for trial in best}),
         "",
     ]
+    if (complete := count[TrialState.COMPLETE]) < _FEW:
+        lines += [f"Importance needs {_FEW} complete trials; here are {complete}.", ""]
     for name in drawn:
         lines += [f"## {name.capitalize()}", "", f"![{name}](figures/{name}.png)", ""]
     return "\n".join(lines)
@@ -162,8 +165,8 @@ def _figures(folder: Path, study: optuna.Study, settings: Study, trials: Sequenc
         front = {trial.number for trial in study.best_trials}
         known = numbers[complete]
         on_front = np.array([number in front for number in known])
-        names = (settings.targets[0].metric, settings.targets[1].metric)
-        made["pareto"] = figures.pareto(values[:, 0], values[:, 1], on_front, known, names)
+        first, second = (_UNITS.get(one.metric, one.metric) for one in settings.targets[:2])
+        made["pareto"] = figures.pareto(values[:, 0], values[:, 1], on_front, known, (first, second))
     for name, figure in made.items():
         with replacing(folder / f"{name}.png") as beside:
             figures.save(figure, beside)

@@ -1,7 +1,7 @@
 """One trial: sampled values -> a config -> its fits -> the values of the objectives."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -177,7 +177,7 @@ class _Measure:
     def __call__(
         self, task: Task, datamodule: WaferDataModule, predictions: Predictions, device: torch.device
     ) -> dict[str, float]:
-        made = {
+        made: dict[str, Callable[[], float]] = {
             "latency": lambda: latency(task.network, datamodule, device),
             "parameters": lambda: float(sum(weight.numel() for weight in task.network.parameters())),
             "cost": lambda: self._cost(predictions),
