@@ -17,7 +17,7 @@ from wafer_lab.config.validate import problems
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 ALONE = {"debug", "experiment"}  # they override other groups, so they are composed one by one
-FIXED = {"hydra", "paths"}
+FIXED = {"hydra", "paths", "study"}  # study is of sweep.py: tests/config/test_study.py
 REFUSED = ("targets, but data.target is", "trains one model after another", "waits for the gradients of layers")
 
 

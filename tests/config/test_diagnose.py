@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from wafer_lab.config.diagnose import CommandLine, _check_choice, _parse, diagnose
+from wafer_lab.config.diagnose import CommandLine, _check_choice, diagnose, parse
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_further_folder_of_configs(told, tmp_path):
 
 def test_a_launcher_that_is_not_installed_is_named_with_its_package():
     without = SimpleNamespace(options=lambda group: ["basic"])  # Hydra knows the options of installed packages alone
-    problem, _ = _check_choice(without, _parse("hydra/launcher=submitit_slurm"))
+    problem, _ = _check_choice(without, parse("hydra/launcher=submitit_slurm"))
     assert str(problem) == (
         "hydra/launcher=submitit_slurm: needs the package hydra-submitit-launcher, which is not installed; "
         "pip install hydra-submitit-launcher"

@@ -5,7 +5,7 @@ keys against the config that the valid choices compose, and what is left goes th
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def diagnose(line: CommandLine) -> list[Problem]:
     Returns:
         Problems in the order of the arguments, then those of the composed config.
     """
-    composer = _Composer.create(line)
+    composer = Composer.create(line)
     readable, found = _parsed(line)
     jobs = [readable]
     if line.multirun:
@@ -88,14 +88,15 @@ def diagnose(line: CommandLine) -> list[Problem]:
     return list(dict.fromkeys(found))
 
 
-class _Composer:
+class Composer:
     """Composes configs, and knows the groups and their options."""
 
     def __init__(self, loader: ConfigLoaderImpl, name: str) -> None:
         self.loader, self.name = loader, name
 
     @classmethod
-    def create(cls, line: CommandLine) -> "_Composer":
+    def create(cls, line: CommandLine) -> "Composer":
+        """A composer over the configs that a command line reads."""
         version.setbase("1.3")
         setup_globals()  # Hydra's resolvers: now, hydra, python_version
         resolvers.register()
@@ -105,7 +106,7 @@ class _Composer:
             path.prepend("command-line", extra, SearchPathQuery(provider="schema"))
         return cls(ConfigLoaderImpl(path), line.config_name)
 
-    def compose(self, overrides: list[Override]) -> DictConfig:
+    def compose(self, overrides: Sequence[Override]) -> DictConfig:
         """The composed config with its hydra node."""
         lines = [str(override.input_line) for override in overrides]
         return self.loader.load_configuration(self.name, lines, run_mode=RunMode.RUN, from_shell=False)
@@ -139,7 +140,12 @@ class _Composer:
         return good, bad
 
 
-def _parse(text: str) -> Override:
+def parse(text: str) -> Override:
+    """One argument of a command line.
+
+    Raises:
+        HydraException: it cannot be read.
+    """
     return OverridesParser.create().parse_overrides([text])[0]
 
 
@@ -148,7 +154,7 @@ def _parsed(line: CommandLine) -> tuple[list[Override], list[Problem]]:
     readable, found = [], []
     for text in line.overrides:
         try:
-            override = _parse(text)
+            override = parse(text)
         except HydraException:
             key, equals, value = text.partition("=")
             hint = f"quote the value: '{key}=\"{value}\"'" if equals else "write it as key=value"
@@ -162,15 +168,15 @@ def _parsed(line: CommandLine) -> tuple[list[Override], list[Problem]]:
     return readable, found
 
 
-def _jobs(composer: _Composer, overrides: list[Override]) -> list[list[Override]]:
+def _jobs(composer: Composer, overrides: list[Override]) -> list[list[Override]]:
     """The overrides of each job of a sweep."""
     for override in overrides:
         override.config_loader = composer.loader  # glob(...) asks it for the options
     batches = BasicSweeper.split_arguments(overrides, None)
-    return [[_parse(text) for text in job] for job in batches[0]]
+    return [[parse(text) for text in job] for job in batches[0]]
 
 
-def _job_problems(composer: _Composer, overrides: list[Override], sure: bool) -> list[Problem]:
+def _job_problems(composer: Composer, overrides: list[Override], sure: bool) -> list[Problem]:
     """Problems of one job; `sure` is False where arguments had to be left out already."""
     try:
         cfg = composer.compose(overrides)
@@ -192,7 +198,7 @@ def _job_problems(composer: _Composer, overrides: list[Override], sure: bool) ->
     return found + rest + [p for o in unsigned if (p := _text_for_number(composer, o, overrides, cfg))]
 
 
-def _repaired(composer: _Composer, overrides: list[Override]) -> tuple[list[Override], list[Problem], bool]:
+def _repaired(composer: Composer, overrides: list[Override]) -> tuple[list[Override], list[Problem], bool]:
     """Overrides that compose, the problems of the others, and whether each of those could be replaced."""
     steps: dict[str, _Step] = {}
     choices = [override for override in overrides if composer.is_group(override)]
@@ -217,7 +223,7 @@ def _repaired(composer: _Composer, overrides: list[Override]) -> tuple[list[Over
 # --------------------------------------------------------------------------------------- one argument at a time
 
 
-def _check_choice(composer: _Composer, override: Override) -> _Step:
+def _check_choice(composer: Composer, override: Override) -> _Step:
     """A group choice against the options of its group."""
     group, value, text = override.key_or_group, override.value(), str(override.input_line)
     if override.is_delete():
@@ -237,11 +243,11 @@ def _check_choice(composer: _Composer, override: Override) -> _Step:
         wrong = f"{group} has no option {name}" if name else "names no option"
         hint = f"; did you mean {guess}?" if guess else ";"
         problem = Problem(text, f"{wrong}{hint} options: {', '.join(options) or 'none yet'}")
-        return problem, _parse(f"{override.get_key_element()}={guess}") if guess else None
+        return problem, parse(f"{override.get_key_element()}={guess}") if guess else None
     return None, override
 
 
-def _check_key(composer: _Composer, cfg: DictConfig, override: Override) -> _Step:
+def _check_key(composer: Composer, cfg: DictConfig, override: Override) -> _Step:
     """A key against the config that the group choices compose."""
     key, text = override.key_or_group, str(override.input_line)
     parts = [part for part in re.split(r"[.\[\]]+", key) if part]
@@ -253,7 +259,7 @@ def _check_key(composer: _Composer, cfg: DictConfig, override: Override) -> _Ste
             return _unknown_key(composer, cfg, owner, parts, position, override)
         owner = value_at(owner, part) if isinstance(owner, DictConfig) else owner[int(part)]
     if override.is_add() and owner is not None and not isinstance(override.value(), dict | list):
-        return Problem(text, "is in the config already; drop the +"), _parse(text.removeprefix("+"))
+        return Problem(text, "is in the config already; drop the +"), parse(text.removeprefix("+"))
     return None, override
 
 
@@ -264,7 +270,7 @@ def _holds(owner: object, part: str) -> bool:
 
 
 def _unknown_key(
-    composer: _Composer, cfg: DictConfig, owner: Any, parts: list[str], position: int, override: Override
+    composer: Composer, cfg: DictConfig, owner: Any, parts: list[str], position: int, override: Override
 ) -> _Step:
     """Problem for the first part of a key that is not there, with the argument that was probably meant."""
     text, part = str(override.input_line), parts[position]
@@ -273,11 +279,17 @@ def _unknown_key(
     _, equals, value = text.partition("=")
     rest = "".join(f".{inner}" for inner in parts[position + 1 :]) + equals + value
     takes, taker = _keywords(owner, prefix)
+    inner = ".".join(parts[position:])
+    dotted = next((key for key in keys_of(owner) if "." in key and f"{inner}.".startswith(f"{key}.")), None)
+    if dotted:  # an entry of study.space: its name is a path, which Hydra would split
+        deeper = inner.removeprefix(dotted).lstrip(".")
+        tail = f"{{{deeper}: {value}}}" if deeper else "null" if override.is_delete() else value
+        return Problem(text, f"{dotted} is one name; write '+{prefix}={{{dotted}: {tail}}}'"), None
     if part in RUNTIME.get(prefix, ()):
         return Problem(text, set_by_workflow(f"{prefix}.{part}")), None
     if part in takes and not sign:
         full = f"+{below}{part}{rest}"
-        return Problem(text, f"{taker} takes it, but the config does not set it; write {full}"), _parse(full)
+        return Problem(text, f"{taker} takes it, but the config does not set it; write {full}"), parse(full)
     names = [*keys_of(owner), *takes] + ([] if prefix else composer.loader.list_groups(""))
     elsewhere = [] if prefix else [path for path in _leaves(cfg) if path.endswith(f".{part}")]
     guess = closest(part, [name for name in names if name != "hydra"])
@@ -294,9 +306,9 @@ def _unknown_key(
     return Problem(text, wrong if sign else f"{wrong}; to add it, write +{text}"), None
 
 
-def _meant(composer: _Composer, text: str) -> Override | None:
+def _meant(composer: Composer, text: str) -> Override | None:
     """The guessed argument, unless it is a choice that has to be checked in turn (`lss=focl`)."""
-    override = _parse(text)
+    override = parse(text)
     if composer.is_group(override) and not override.is_delete():
         return _check_choice(composer, override)[1]
     return override
@@ -320,7 +332,7 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _text_for_number(
-    composer: _Composer, override: Override, overrides: list[Override], cfg: DictConfig
+    composer: Composer, override: Override, overrides: list[Override], cfg: DictConfig
 ) -> Problem | None:
     """A text typed over a number or a switch where no signature says what belongs there: `seed=abc`."""
     key, value = override.key_or_group, override.value()
@@ -349,6 +361,8 @@ def _said(error: Exception) -> str:
         return "is not in the defaults list; put a + before it to add it"
     if "appears more than once" in message or "Multiple values for" in message:
         return "is in the defaults list already; drop the +"
+    if error.__cause__ is not None and "Cannot merge" in str(error.__cause__):
+        return "puts a list in the place of key: value pairs, or these in its place; do that in a file of the group"
     if error.__cause__ is not None and str(error.__cause__):
         message += f": {str(error.__cause__).splitlines()[0]}"
     return message

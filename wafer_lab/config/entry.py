@@ -21,6 +21,7 @@ from wafer_lab.errors import DivergedError, OutOfMemoryError, UserError
 from wafer_lab.processes import local_rank, rank
 
 FAILED = 2
+STUDIES = "sweep"  # the primary config that has a search space
 INTERRUPTED = 130  # what a shell reports for Ctrl-C: 128 + SIGINT
 _WITH_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it, before user_errors does
 _RED, _YELLOW, _PLAIN = "\033[31m", "\033[33m", "\033[0m"
@@ -100,7 +101,12 @@ def _command_line(config_dir: Path, config_name: str) -> tuple[Any, bool]:
 def _diagnose(line: Any) -> list[Problem]:
     from wafer_lab.config.diagnose import diagnose
 
-    return diagnose(line)
+    found = diagnose(line)
+    if line.config_name == STUDIES and not any(problem.level == "error" for problem in found):
+        from wafer_lab.config.study import study_problems
+
+        found += study_problems(line)
+    return found
 
 
 def _message(error: Exception, config_dir: Path | None, config_name: str) -> str | None:

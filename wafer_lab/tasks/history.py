@@ -55,6 +55,12 @@ class History(Callback):
         row = (max if mode == "max" else min)(scored, key=lambda row: row[self.monitor])
         return {"best_epoch": int(row["epoch"]), "best_score": row[self.monitor]}
 
+    def best_epoch(self, mode: str) -> dict[str, float]:
+        """Every val metric of the epoch that is best by the monitored one; empty where that never came."""
+        number = self.best(mode).get("best_epoch")
+        rows = [row for row in self.epochs if row["epoch"] == number]
+        return {name: value for name, value in rows[0].items() if name.startswith("val/")} if rows else {}
+
     def _write(self) -> None:
         names = sorted({name for row in self.epochs for name in row} - {"epoch"})
         with replacing(self.path) as beside, beside.open("w", newline="") as file:

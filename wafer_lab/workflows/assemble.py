@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -102,11 +103,19 @@ def _pretrain(encoder: Any, cfg: DictConfig, datamodule: WaferDataModule) -> Non
         print(f"warning: {cfg.weights} {why}")
 
 
-def build_trainer(cfg: DictConfig, logger: Any) -> tuple[pl.Trainer, dict[str, Any]]:
-    """The trainer and its callbacks by name."""
+def build_trainer(
+    cfg: DictConfig, logger: Any, watchers: Sequence[pl.Callback] | None = None
+) -> tuple[pl.Trainer, dict[str, Any]]:
+    """The trainer and the config's callbacks by name.
+
+    Args:
+        cfg: The composed config.
+        logger: Of the tracker.
+        watchers: Callbacks of whoever runs many fits and shows their progress itself; None shows that of this one.
+    """
     callbacks = {name: build(node) for name, node in cfg.callbacks.items() if node is not None}
     guards = [FiniteLoss(cfg.paths.run), StopOnSignal(f"{cfg.paths.run}/checkpoints/{LAST}")]
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr.isatty() and watchers is None
     automatic: dict[str, Any] = {}
     if cfg.trainer.precision == "auto":
         automatic["precision"] = fastest_precision(cfg.trainer.accelerator)
@@ -115,7 +124,7 @@ def build_trainer(cfg: DictConfig, logger: Any) -> tuple[pl.Trainer, dict[str, A
     trainer: pl.Trainer = build(
         cfg.trainer,
         **automatic,
-        callbacks=[*callbacks.values(), *guards, *([Progress()] if terminal else [])],
+        callbacks=[*callbacks.values(), *guards, *(watchers or ()), *([Progress()] if terminal else [])],
         plugins=[AtomicCheckpointIO()],
         logger=logger or False,
         default_root_dir=cfg.paths.run,

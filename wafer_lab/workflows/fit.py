@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from wafer_lab.config.build import build, resolved
 from wafer_lab.data.datamodule import WaferDataModule
@@ -16,9 +18,10 @@ from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.evaluation.settings import Evaluation
 from wafer_lab.workflows import outcome, run_files, together
 from wafer_lab.workflows.assemble import build_task, build_trainer
+from wafer_lab.workflows.candidate import Candidate
 from wafer_lab.workflows.checkpoint import check_resumable, read_checkpoint, restore
 from wafer_lab.workflows.external import external_set, external_test
-from wafer_lab.workflows.masks import judge_counted, mask_counter
+from wafer_lab.workflows.masks import MaskCounter, judge_counted, mask_counter
 from wafer_lab.workflows.novelty import knn_column
 from wafer_lab.workflows.outcome import Gallery
 from wafer_lab.workflows.predict import predict_split
@@ -33,7 +36,7 @@ class FitResult:
         run_dir: Its folder.
         monitored: Best value of the monitored validation score.
         scores: Flat metrics of val and test, as in metrics.json.
-        predictions: The predictions table of val and test.
+        predictions: The predictions table of val and test; of a candidate, of val alone.
     """
 
     run_dir: Path
@@ -42,12 +45,13 @@ class FitResult:
     predictions: Predictions
 
 
-def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
+def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = None) -> FitResult:
     """Train and judge one model.
 
     Args:
         cfg: A composed and validated config.
         nested: Whether it is a child of the run that is open: judged without alternatives, and on one device.
+        candidate: Where it is only to be chosen from, what that takes.
 
     Returns:
         The result; the files of the run lie in `cfg.paths.run`.
@@ -69,29 +73,28 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
     check_settings(settings, datamodule.class_names, datamodule.label_kind, datamodule.views)
     task = build_task(cfg, config, datamodule)
     resumes_from, earlier = check_resumable(cfg.ckpt_path, task.record) if cfg.ckpt_path else (None, {})
+    tags = run_files.tags(datamodule) | dict(candidate.tags if candidate else {})
     with (
         run_files.claim(run_dir, config, resumes=bool(cfg.ckpt_path)),
-        build(cfg.tracking).run(
-            cfg.name, run_files.choices() | config, run_files.tags(datamodule), nested, earlier.get("run_id")
-        ) as tracked,
+        build(cfg.tracking).run(cfg.name, run_files.choices() | config, tags, nested, earlier.get("run_id")) as tracked,
         run_files.interruptible(run_dir, nested),
     ):
         task.record["run_id"] = tracked.id
-        trainer, callbacks = build_trainer(cfg, tracked.logger)
+        trainer, callbacks = build_trainer(cfg, tracked.logger, candidate.callbacks if candidate else None)
         device = trainer.strategy.root_device  # after fit the task is back on the CPU
         if together.is_first(trainer):
             print(run_files.opening(cfg, datamodule, task), flush=True)
             outcome.remove(run_dir)
         trainer.fit(task, datamodule=datamodule, ckpt_path=resumes_from, weights_only=True)
         together.part(trainer)
-        print("judging the best checkpoint on val and test", flush=True)
         best = run_dir / "checkpoints" / "best.ckpt"
         restore(task.network, read_checkpoint(best), best)
-        parts = ("val", "test", "unknown") if len(datamodule.split.unknown) else ("val", "test")
-        distances = knn_column(task.network, datamodule, parts, device) if "unknown" in parts else None
-        counter = mask_counter(datamodule)
-        predictions = predict_split(task.network, datamodule, parts, device, distances, counter)
-        predictions.write(run_dir / "predictions.parquet")
+        monitored = float(callbacks["best"].best_model_score)
+        if candidate:
+            epoch = callbacks["history"].best_epoch(cfg.task.mode)
+            return FitResult(run_dir, monitored, *candidate.finish(task, datamodule, device, run_dir, epoch, tracked))
+        print("judging the best checkpoint on val and test", flush=True)
+        predictions, counter = _predict(task.network, datamodule, device, run_dir)
         made |= {"duration": f"{(time.monotonic() - started) / 60:.1f} minutes", **run_files.tags(datamodule)}
         made |= {"weights": str(cfg.weights), "finetune": cfg.finetune.mode} if cfg.weights else {}
         made |= callbacks["history"].best(cfg.task.mode) | ({"run_id": tracked.id} if tracked.id else {})
@@ -101,4 +104,16 @@ def fit(cfg: DictConfig, nested: bool = False) -> FitResult:
         judgement = judge_counted(judgement, counter, task.network, run_dir, cfg.figures)
         outcome.write(run_dir, judgement, config, Gallery.of(datamodule.store))
         outcome.publish(run_dir, judgement, tracked)
-    return FitResult(run_dir, float(callbacks["best"].best_model_score), judgement.scores, predictions)
+    return FitResult(run_dir, monitored, judgement.scores, predictions)
+
+
+def _predict(
+    network: nn.Module, datamodule: WaferDataModule, device: torch.device, run_dir: Path
+) -> tuple[Predictions, MaskCounter | None]:
+    """Predict val and test once, and write the table."""
+    parts = ("val", "test", "unknown") if len(datamodule.split.unknown) else ("val", "test")
+    distances = knn_column(network, datamodule, parts, device) if "unknown" in parts else None
+    counter = mask_counter(datamodule)
+    predictions = predict_split(network, datamodule, parts, device, distances, counter)
+    predictions.write(run_dir / "predictions.parquet")
+    return predictions, counter

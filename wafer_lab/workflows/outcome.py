@@ -18,6 +18,7 @@ from wafer_lab.evaluation.drawings import write_figures
 from wafer_lab.evaluation.html import write_html
 from wafer_lab.evaluation.judgement import Judgement
 from wafer_lab.evaluation.masks import FILE as MASKS
+from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.evaluation.report import headline, write_report
 from wafer_lab.files import write_text
@@ -114,6 +115,14 @@ def publish(run_dir: Path, judgement: Judgement, tracked: Run) -> None:
     print("\n".join(["", *summary(run_dir, judgement)]), flush=True)
     if tracked.how_to_open():
         print(f"MLflow  {tracked.how_to_open()}", flush=True)
+
+
+def write_candidate(run_dir: Path, predictions: Predictions, scores: Mapping[str, float], tracked: Run) -> None:
+    """Leave what a run is chosen by, in predictions.parquet and metrics.json: val alone, without intervals."""
+    predictions.write(run_dir / "predictions.parquet")
+    write_text(run_dir / "metrics.json", json.dumps(dict(scores), indent=1))
+    tracked.log_metrics(dict(scores))
+    tracked.log_artifact(run_dir / "metrics.json")
 
 
 def summary(folder: Path, judgement: Judgement) -> list[str]:

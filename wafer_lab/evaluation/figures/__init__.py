@@ -10,6 +10,7 @@ from wafer_lab.evaluation.figures.decisions import cost_curve, rules, threshold_
 from wafer_lab.evaluation.figures.masks import MaskExample, mask_sheet
 from wafer_lab.evaluation.figures.multilabel import exact_match_by_count, spurious_labels, type_table
 from wafer_lab.evaluation.figures.open_set import unknown
+from wafer_lab.evaluation.figures.search import Slice, importance, pareto, search_history, slices
 from wafer_lab.evaluation.figures.settings import comparison, main_effects
 from wafer_lab.evaluation.figures.style import save
 from wafer_lab.evaluation.figures.training import learning_curves
@@ -17,22 +18,27 @@ from wafer_lab.evaluation.figures.wafers import heatmaps, worst_errors
 
 __all__ = [
     "MaskExample",
+    "Slice",
     "comparison",
     "conformal",
     "confusion_matrix",
     "cost_curve",
     "exact_match_by_count",
     "heatmaps",
+    "importance",
     "learning_curves",
     "main_effects",
     "mask_sheet",
     "masks_iou",
+    "pareto",
     "per_class_f1",
     "pr_curves",
     "reliability",
     "roc_curves",
     "rules",
     "save",
+    "search_history",
+    "slices",
     "spurious_labels",
     "threshold_sensitivity",
     "type_table",
