@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from wafer_lab.tracking.limits import brief_requests
 from wafer_lab.tracking.mlflow_tracker import MLflowTracker
+
+_SECONDS = 10
 
 
 def end_orphans(tracker: Any, parent: str | None, tags: Mapping[str, str], why: str) -> int:
@@ -20,6 +23,11 @@ def end_orphans(tracker: Any, parent: str | None, tags: Mapping[str, str], why: 
     """
     if parent is None or not isinstance(tracker, MLflowTracker):
         return 0
+    with brief_requests(_SECONDS):  # others wait meanwhile
+        return _end(tracker, parent, tags, why)
+
+
+def _end(tracker: MLflowTracker, parent: str, tags: Mapping[str, str], why: str) -> int:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracker.uri, registry_uri=tracker.uri)
@@ -28,7 +36,7 @@ def end_orphans(tracker: Any, parent: str | None, tags: Mapping[str, str], why: 
     words = [f"tags.`{key}` = '{value}'" for key, value in wanted.items()]
     found = client.search_runs([experiment], " and ".join([*words, "attributes.status != 'KILLED'"]))
     for run in found:
-        end_orphans(tracker, run.info.run_id, {}, why)
+        _end(tracker, run.info.run_id, {}, why)
         client.set_tag(run.info.run_id, "ended", why)
         client.set_terminated(run.info.run_id, "KILLED")
     return len(found)

@@ -35,7 +35,7 @@ def check(cfg: DictConfig, nested: bool) -> None:
     # Hydra's own launcher runs all jobs in this process, and processes but the first end with the first job.
     if sweeps and (not launched() or "BasicLauncher" in str(HydraConfig.get().launcher._target_)):
         raise UserError(
-            "--multirun goes through its jobs in one process, and several devices need processes of their own for each; "
+            "--multirun goes through its jobs in one process, and several devices need processes of their own; "
             "start one command per run, or use hydra/launcher=submitit_slurm with a task per device"
         )
 

@@ -160,6 +160,21 @@ def test_a_mistake_of_one_trial_fails_it_and_the_same_again_stops(opened):
     assert [trial.state.name for trial in finished(shared.study)] == ["COMPLETE", "FAIL", "COMPLETE"]
 
 
+def test_a_full_disk_stops_the_study_and_loses_no_trial(opened):
+    def objective(trial):
+        if trial.number == 2:
+            raise UserError(f"trial_{trial.number}/last.ckpt: no space left") from OSError(
+                28, "No space left on device"
+            )
+        return [trial.suggest_float("x", 0, 1)]
+
+    shared = opened(n_trials=6)
+    with pytest.raises(UserError, match="no space left"):
+        work(shared, objective)
+    assert [trial.state.name for trial in finished(shared.study)] == ["COMPLETE", "COMPLETE"]
+    assert shared.study.get_trials()[-1].state.name == "WAITING"
+
+
 def test_a_worker_whose_trial_went_to_another_says_so_and_goes_on(opened):
     shared = opened(n_trials=2)
 
@@ -184,8 +199,11 @@ def test_timeout_begins_no_further_trial(opened):
 def test_a_grid_is_gone_through_once(opened):
     space = {"x": {"type": "float", "low": 0, "high": 1, "step": 0.25}}
     shared = opened(space=space, sampler="grid", n_trials=5)
+    lost = []
+    shared.given_up = lost.append
     work(shared, lambda trial: [trial.suggest_float("x", 0, 1, step=0.25)])
     assert sorted(params(shared)) == [0, 0.25, 0.5, 0.75, 1]
+    assert not lost  # Optuna's own grid would end the study within the last trial
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "random"])

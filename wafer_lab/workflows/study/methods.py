@@ -14,6 +14,13 @@ from wafer_lab.errors import UserError
 from wafer_lab.workflows.study.settings import Study
 
 
+class _Grid(GridSampler):
+    """Optuna's grid, which would stop the study itself after its last trial; here the number of trials does."""
+
+    def after_trial(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing."""
+
+
 def sampler(settings: Study, entries: Sequence[Entry], seed: int) -> BaseSampler:
     """The sampler of a study.
 
@@ -30,7 +37,7 @@ def sampler(settings: Study, entries: Sequence[Entry], seed: int) -> BaseSampler
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             if settings.sampler == "grid":
-                return GridSampler({entry.key: entry.values() or [] for entry in entries}, seed=settings.seed)
+                return _Grid({entry.key: entry.values() or [] for entry in entries}, seed=settings.seed)
             if settings.sampler == "gp":
                 return GPSampler(**startup)
             if settings.sampler == "cmaes":

@@ -12,9 +12,10 @@ from optuna.trial import Trial
 
 from wafer_lab.config.build import build, resolved
 from wafer_lab.config.study import trial_overrides
-from wafer_lab.errors import UserError
+from wafer_lab.errors import Terminated, UserError
 from wafer_lab.evaluation.provenance import git_revision
 from wafer_lab.workflows import run_files
+from wafer_lab.workflows.faults import terminable
 from wafer_lab.workflows.quiet import silence
 from wafer_lab.workflows.study import report
 from wafer_lab.workflows.study.console import Console
@@ -51,7 +52,7 @@ def sweep(cfg: DictConfig) -> optuna.Study:
     tracker = build(cfg.tracking)
     config = run_files.choices() | resolved(cfg)
     tags = {"git_revision": git_revision(), "study": settings.name}
-    with ExitStack() as stack:
+    with terminable(), ExitStack() as stack:
         tracked = stack.enter_context(study_run(shared, tracker, config, tags))
         shared.given_up = lambda number: end_runs(tracker, tracked.id, number)
         console = stack.enter_context(Console(settings, shared.study).open(str(folder)))
@@ -63,7 +64,7 @@ def sweep(cfg: DictConfig) -> optuna.Study:
 
         try:
             Worker(shared, objective, console).work(settings.timeout)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             console.note("\nto go on: the same command")
             raise
         with shared.alone():

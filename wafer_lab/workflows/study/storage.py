@@ -176,7 +176,6 @@ class Shared:
 
     def _queue_again(self, study: optuna.Study, dead: FrozenTrial) -> None:
         """Queue the values of a trial that has ended without a result; it starts anew under a number of its own."""
-        self.given_up(dead.number)
         study.add_trial(
             optuna.create_trial(
                 state=TrialState.WAITING,
@@ -186,6 +185,7 @@ class Shared:
                 user_attrs={"repeats": dead.number},
             )
         )
+        self.given_up(dead.number)
 
     def _sampler(self, position: int) -> optuna.samplers.BaseSampler:
         """A sampler whose draws depend on the study's seed and on how many trials there are, not on the worker."""

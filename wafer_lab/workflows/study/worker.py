@@ -75,9 +75,11 @@ class Worker:
         self.console.ended(trial.number, time.monotonic() - started)
 
     def _is_of_the_trial(self, error: BaseException) -> bool:
-        """Whether the next trial may fare better: not after a bug, nor a mistake that all trials have made so far."""
+        """Whether the next trial may fare better: not after a bug, a full disk, or a mistake of all trials so far."""
         if fails_alone(error):
             return True
+        if isinstance(error.__cause__, OSError):
+            return False
         ended = self.shared.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         return isinstance(error, UserError) and bool(ended) and str(error) != self._said
 
