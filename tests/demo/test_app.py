@@ -32,7 +32,7 @@ def blocks_of(model, folder):
     """The pages that are served."""
     from wafer_lab.demo.app import application
 
-    routes = application(model, folder).routes
+    routes = application(model, folder, "127.0.0.1").routes
     [mount] = [route for route in routes if hasattr(getattr(route, "app", None), "get_blocks")]
     return mount.app.get_blocks()
 

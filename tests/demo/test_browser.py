@@ -46,7 +46,7 @@ def address(model, uploads):
     patch = pytest.MonkeyPatch()
     patch.setenv("GRADIO_TEMP_DIR", str(uploads))
     with bound("127.0.0.1", 0) as listening:
-        server = uvicorn.Server(server_config(application(model, uploads)))
+        server = uvicorn.Server(server_config(application(model, uploads, "127.0.0.1")))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/"

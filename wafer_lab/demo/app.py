@@ -16,15 +16,18 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from wafer_lab.demo.answer import answer
 from wafer_lab.demo.batch import EVERY, Batch, judge_file, listing, summary, together
 from wafer_lab.demo.examples import simulated_examples
+from wafer_lab.demo.guard import Guard
 from wafer_lab.demo.model import DemoModel
 from wafer_lab.demo.page import CSS, answer_page, error_page, legend, waiting_page
 from wafer_lab.demo.reading import read_wafer
 from wafer_lab.errors import UserError
 
+# Of one file: LSWMD.pkl has 2.1 GB.
 _MOST_UPLOADED = "4gb"
 # Seconds between looks for uploads to delete, and the age at which they are.
 _CLEANING = (600, 3600)
@@ -161,10 +164,15 @@ def _forget(batch: Batch | None) -> None:
         shutil.rmtree(batch.table.parent, ignore_errors=True)
 
 
-def application(model: DemoModel, folder: Path) -> FastAPI:
-    """The pages as an ASGI application; arguments as for `build`.
+def application(model: DemoModel, folder: Path, address: str) -> FastAPI:
+    """The pages as an ASGI application, which refuses what `Guard` says.
 
     Gradio's own `launch` is not used: it asks its server through whatever proxy the machine has, and prints.
+
+    Args:
+        model: What is asked.
+        folder: Where tables are kept for download.
+        address: The IP address that the server listens on.
     """
     theme = gr.themes.Default(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -184,7 +192,8 @@ def application(model: DemoModel, folder: Path) -> FastAPI:
 
     # Where no event loop runs, gradio makes some and never closes them.
     async def mounted() -> FastAPI:
-        pages: FastAPI = gr.mount_gradio_app(FastAPI(openapi_url=None), build(model, folder), **options)
+        guarded = FastAPI(openapi_url=None, middleware=[Middleware(Guard, address=address)])
+        pages: FastAPI = gr.mount_gradio_app(guarded, build(model, folder), **options)
         return pages
 
     return asyncio.run(mounted())
@@ -223,7 +232,7 @@ def serve(load: Callable[[], DemoModel], listening: socket.socket, told: Callabl
     model = load()
     with tempfile.TemporaryDirectory(prefix="wafer-lab-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        server = uvicorn.Server(server_config(application(model, Path(folder))))
         host, port = listening.getsockname()[:2]
+        server = uvicorn.Server(server_config(application(model, Path(folder), host)))
         told(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         server.run(sockets=[listening])
