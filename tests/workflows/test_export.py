@@ -200,6 +200,7 @@ def test_the_command_line(exported, tmp_path):
         (["predict", str(exported), str(maps), "--out", "x.csv", "--scale", "2"], "about masks"),
         (["export", str(exported.parent), "--out", "model.pt"], "written as .onnx"),
         (["export", str(exported.parent), "--alias", "champion"], "--register"),
+        (["export", str(exported.parent), "--epochs", "3"], "--prune SHARE"),
         (["export", str(exported.parent / "checkpoints" / "best.ckpt"), "--tta", "d4"], "name the run's folder"),
         (["export", str(exported.parent / "checkpoints" / "best.ckpt"), "--int8"], "training wafers"),
     ]:

@@ -1,3 +1,5 @@
+import errno
+import os
 import threading
 import time
 
@@ -104,6 +106,67 @@ def test_without_a_key_nothing_is_left(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_a_full_disk_keeps_the_parts(tmp_path, small_parts, monkeypatch):
+    write, out = labelling.pq.write_table, tmp_path / "out.parquet"
+
+    def full(table, where):
+        if "000000001" in where.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(table, where)
+
+    monkeypatch.setattr(labelling.pq, "write_table", full)
+    with pytest.raises(UserError, match=r"cannot write .*out\.parquet: No space left"):
+        label_source(Share(), Grids(2000), out)
+    assert names(tmp_path) == []
+    with pytest.raises(UserError, match="No space left"):
+        label_source(Share(), Grids(2000), out, key="k")
+    monkeypatch.undo()
+    assert label_source(Share(), Grids(2000), out, key="k").kept >= 512
+    assert names(tmp_path) == ["out.parquet"]
+
+
+def test_an_input_that_goes_away_is_one_message(tmp_path):
+    class Gone(Grids):
+        def rows(self):
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    with pytest.raises(UserError, match="input cannot be read: Stale"):
+        label_source(Share(), Gone(3), tmp_path / "out.csv")
+
+
+def npy(header):
+    """A .npy file of this header and no numbers."""
+    text = header.encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def test_damaged_headers_are_rows(tmp_path):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    plain = "{'descr': '|u1', 'fortran_order': False, 'shape': "
+    headers = [
+        plain + "(100000000, 100000000), }",  # MemoryError
+        plain + "(3, 3), ",  # TokenError
+        plain + "(3 3), }",  # SyntaxError
+        "  {\n 1\n}",
+        "{'descr': (), 'fortran_order': False, 'shape': (3, 3)}",  # IndexError
+        "{1: 2, 'a': 3}",  # TypeError
+        "(" * 9000,
+    ]
+    for i, header in enumerate(headers):
+        (maps / f"{i}.npy").write_bytes(npy(header))
+    (maps / "archive.npy").write_bytes(b"PK\x03\x04 cut off")
+    with (maps / "npz.npy").open("wb") as file:
+        np.savez(file, np.ones((3, 3)))
+    np.save(maps / "whole.npy", np.ones((3, 3)))
+    done = label_source(Share(), open_source(maps, tolerant=True), tmp_path / "out.parquet")
+    assert (done.wafers, done.faults) == (len(headers) + 3, len(headers) + 2)
+    told = pq.read_table(tmp_path / "out.parquet")["error"].to_pylist()
+    assert all("is not a .npy file of numbers" in error for error in told[:-1])
+    with pytest.raises(UserError, match=r"not a \.npy file of numbers"):
+        list(open_source(maps / "0.npy", tolerant=True).rows())
+
+
 def test_bad_wafers_are_rows_and_the_others_are_judged(tmp_path):
     maps = tmp_path / "maps"
     maps.mkdir()
@@ -195,9 +258,63 @@ def test_a_folder_is_watched(tmp_path):
         watch(Share(), tmp_path / "absent", results, print, polls=1)
 
 
+def watched(drop, results, polls=4):
+    told = []
+    watch(Share(), drop, results, lambda file, outcome: told.append(file.name), seconds=0.001, polls=polls)
+    return told
+
+
+def test_a_file_is_labelled_once_whatever_its_time(tmp_path, monkeypatch):
+    drop, results = tmp_path / "drop", tmp_path / "results"
+    drop.mkdir()
+    np.save(drop / "a.npy", np.ones((3, 3)))
+    ahead = time.time_ns() + 10**13 + 123
+    os.utime(drop / "a.npy", ns=(ahead, ahead))
+    assert watched(drop, results) == ["a.npy"]
+    assert watched(drop, results) == []
+    np.save(drop / "a.npy", np.full((3, 3), 2))
+    os.utime(drop / "a.npy", ns=(10**18, 10**18))  # replaced by an older one
+    assert watched(drop, results) == ["a.npy"]
+    assert pyarrow.csv.read_csv(results / "a.npy.csv")["prediction"].to_pylist() == ["fail"]
+    set_time = os.utime
+    os.utime(drop / "a.npy", ns=(10**18 + 5000, 10**18 + 5000))
+    monkeypatch.setattr(os, "utime", lambda path, ns: set_time(path, tuple(t // 10**9 for t in ns)))  # whole seconds
+    assert watched(drop, results) == ["a.npy"]
+
+
+def test_tables_that_have_nowhere_to_go_are_one_message(tmp_path, monkeypatch):
+    drop, file = tmp_path / "drop", tmp_path / "file"
+    drop.mkdir()
+    file.write_text("")
+    np.save(drop / "a.npy", np.ones((3, 3)))
+    with pytest.raises(UserError, match="name of a file"):
+        watched(drop, file)
+    with pytest.raises(UserError, match="cannot write"):
+        watched(drop, file / "below")
+    for inside in (drop, drop / "results", tmp_path / "results" / ".." / "drop"):
+        with pytest.raises(UserError, match="lies in the folder that is watched"):
+            watched(drop, inside)
+    assert names(drop) == ["a.npy"]
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(labelling.pq, "write_table", full)
+    with pytest.raises(UserError, match="No space left"):
+        watched(drop, tmp_path / "results")
+    assert names(tmp_path / "results") == []  # no table says that the wafer is bad
+    (drop / "a.npy").write_bytes(b"no map")
+    monkeypatch.setattr(pyarrow.csv, "write_csv", full)
+    with pytest.raises(UserError, match="No space left"):
+        watched(drop, tmp_path / "results")
+
+
 def test_other_input_and_other_endings_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"\.parquet or \.csv"):
         label_source(Share(), Grids(3), tmp_path / "out.xlsx")
     with pytest.raises(UserError, match="holds no wafers"):
         label_source(Share(), Grids(0), tmp_path / "out.csv")
     assert names(tmp_path) == []
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(UserError, match="it is a folder"):
+        label_source(Share(), Grids(3), tmp_path / "out.csv")

@@ -21,7 +21,7 @@ def export(
     prune: Annotated[
         float | None, typer.Option(help="Share of the weights to set to zero, such as 0.5; then fine-tune.")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Of fine-tuning after --prune.")] = 2,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of fine-tuning after --prune. Default: 2.")] = None,
     register: Annotated[str | None, typer.Option(help="Also make it a version of this model in MLflow.")] = None,
     alias: Annotated[str | None, typer.Option(help="Of --register: points to this version from now on.")] = None,
 ) -> None:
@@ -31,10 +31,12 @@ def export(
         raise UserError(f"a model is written as .onnx, not '{out.suffix}'; rename --out {out.name}")
     if alias and not register:
         raise UserError("--alias names a version of a registered model; say which with --register NAME")
+    if epochs and prune is None:
+        raise UserError("--epochs are those of fine-tuning after pruning; say how much to prune with --prune SHARE")
     from wafer_lab.tracking.mlflow_tracker import masked
     from wafer_lab.workflows.export import export_run, register_run
 
-    exported = export_run(run, out, tta, int8, prune, epochs)
+    exported = export_run(run, out, tta, int8, prune, epochs or 2)
     made = exported.description
     shown = {"cam": "CAM", "hires_cam": "HiResCAM of the last feature map", None: "none"}[made.activation]
     typer.echo(

@@ -7,6 +7,7 @@ and a run of the same command after a stop goes on with the part that was open.
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -62,6 +63,10 @@ class Labelled(NamedTuple):
     kept: int
 
 
+class CannotWriteError(UserError):
+    """The answers have nowhere to go, whatever the wafers are."""
+
+
 class Batch(NamedTuple):
     """Some wafers in a row.
 
@@ -92,40 +97,57 @@ def label_source(
             `prediction` (a class name, names joined by `+`, or `none`), `p_<class>` for every class, and `error`, empty
             but where a wafer could not be judged; then the others are.
         progress: Told how many wafers each step has finished.
-        key: What model and source are; rows that a stopped run with the same key left are kept. None: nothing is kept,
-            nor left where this run is stopped.
+        key: What model and source are; rows that a stopped run with the same key left are kept, also one that a full
+            disk stopped. None: nothing is kept, nor left where this run is stopped.
 
     Raises:
-        UserError: The source does not fit the model, or `out` cannot be written. No partial file is left.
+        CannotWriteError: `out` cannot be written.
+        UserError: The source does not fit the model, or cannot be read. Never is `out` there in part.
     """
     if out.suffix not in (".parquet", ".csv"):
         raise UserError(f"predictions are written as .parquet or .csv, not '{out.suffix}'")
     found = source.header.kind if isinstance(source, Store) else source.kind
     if found != judge.kind:
         raise UserError(f"the model was trained on {judge.kind}, and this input holds {found}")
+    if out.is_dir():
+        raise CannotWriteError(f"cannot write {out}: it is a folder; choose another file")
     parts = _Parts(out, key)
     try:
-        parts.open()
+        with writing(out):
+            parts.open()
         kept, faults = parts.rows, parts.faults
         progress(kept)
         first = kept
         for batch in batches(source, kept):
             answers = _answers(judge, batch, first)
-            parts.add(answers)
+            with writing(out):
+                parts.add(answers)
             first, faults = first + len(batch.wafers), faults + len(batch.faults)
             progress(len(batch.wafers))
-        parts.finish()
-    except OSError as error:
-        parts.remove()
-        raise UserError(f"cannot write {out}: {error.strerror}; free space or choose another file") from None
-    except UserError:
-        parts.remove()
-        raise
-    except BaseException:
-        if key is None:
+        with writing(out):
+            parts.finish()
+    except BaseException as error:
+        # What is wrong with the input will be wrong again; all else may be mended, and then the rows are of use.
+        if key is None or (isinstance(error, UserError) and not isinstance(error, CannotWriteError)):
             parts.remove()
+        if isinstance(error, OSError):
+            raise UserError(f"the input cannot be read: {error.strerror or error}; check it and try again") from None
         raise
     return Labelled(first, faults, kept)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Where `out`, a file or folder, is written.
+
+    Raises:
+        CannotWriteError: An OSError came out of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        fix = "free space, or choose another place for it"
+        raise CannotWriteError(f"cannot write {out}: {error.strerror or error}; {fix}") from None
 
 
 def batches(source: Source | Store, skip: int = 0) -> Iterator[Batch]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from wafer_lab.data.readers.files import is_junk
 from wafer_lab.data.readers.images import decode_grey
 from wafer_lab.data.rows import Kind, Rows, Target, content_hash
 from wafer_lab.errors import UserError
+
+# What numpy raises over a damaged file: its header is read as a Python literal, and its shape may be of any size.
+_DAMAGED = (ValueError, OSError, EOFError, MemoryError, SyntaxError, TokenError, TypeError, LookupError, RecursionError)
 
 
 class MapFiles:
@@ -72,8 +76,9 @@ class MapFiles:
     def _read(self, file: Path, faults: dict[int, str]) -> NDArray[np.uint8]:
         """The (N, H, W) maps of a file; of a stack, what is wrong with single ones goes into `faults` if tolerant."""
         try:
-            array = np.load(file, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            with file.open("rb") as opened:  # not np.load, which takes an archive of another name, too
+                array = np.lib.format.read_array(opened, allow_pickle=False)
+        except _DAMAGED as error:
             raise UserError(f"{file} is not a .npy file of numbers ({error})") from None
         stack = array[None] if array.ndim == 2 else array
         if stack.ndim != 3 or stack.dtype.kind not in "uif" or not stack.size:
