@@ -10,7 +10,7 @@ from PIL import Image
 
 from wafer_lab.config.build import build
 from wafer_lab.config.resolvers import CHANNELS
-from wafer_lab.data.images import image_encoding, scale
+from wafer_lab.data.images import ImageDataModule, image_encoding, scale
 from wafer_lab.data.prepare import prepare
 from wafer_lab.data.readers import ImageFolder, decode_grey
 from wafer_lab.data.rows import content_hash
@@ -268,3 +268,12 @@ def test_the_real_sample(real_data, tmp_path):
     assert named == [path.split("/")[0] for path in store.path]
     i = 400
     assert store.content[i] == content_hash(decode_grey(os.path.join(store.root, store.path[i])), 128, 128)
+
+
+def test_one_folder_of_images_is_no_data_set_to_train_on(tmp_path):
+    for value in range(6):
+        picture(tmp_path / "images" / "figures" / f"{value}.png", value)
+    options = {"target": "multiclass", "num_classes": 1, "in_channels": 1}
+    data = ImageDataModule(path=str(tmp_path / "images"), cache=str(tmp_path), **options)
+    with pytest.raises(UserError, match="has one class, figures, and nothing to tell it from"):
+        data.setup()

@@ -296,3 +296,8 @@ def test_a_monitor_that_does_not_exist_is_told_before_training(tiny):
 def test_divergence_is_told(tiny):
     with pytest.raises(UserError, match="diverged"):
         fit(tiny("optimizer.lr=1e30", "scheduler=none", "trainer.gradient_clip_val=null", "trainer.max_epochs=3"))
+
+
+def test_a_value_that_the_optimizer_refuses_is_one_message(tiny):
+    with pytest.raises(UserError, match="optimizer: Invalid learning rate: -1"):
+        fit(tiny("optimizer.lr=-1"))

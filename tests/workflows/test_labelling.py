@@ -248,7 +248,7 @@ def test_a_folder_is_watched(tmp_path):
     assert sorted(rows) == ["a.npy.csv", "b.npy.csv", "c.npy.csv"]
     assert [row["prediction"] for row in rows["a.npy.csv"]] == ["fail"]
     assert "b.npy" in rows["b.npy.csv"][0]["error"]
-    assert list(rows["a.npy.csv"][0]) == list(rows["c.npy.csv"][0])
+    assert len({tuple(table[0]) for table in rows.values()}) == 1  # the same columns
     told.clear()
     watch(Share(), drop, results, lambda file, outcome: told.append(file.name), seconds=0.01, polls=3)
     assert told == []  # a restart does nothing again

@@ -3,16 +3,16 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Prepare and audit data sets.")
+app = typer.Typer(no_args_is_help=True, help="Prepare, simulate and audit data sets.")
 
 
 @app.callback()
 def data() -> None:
-    """Prepare and audit data sets."""
+    """Prepare, simulate and audit data sets."""
 
 
 @app.command()
@@ -47,6 +47,24 @@ def prepare(
     typer.echo(f"{dest}: {len(store):,} rows, {len(store.header.class_names)} classes ({store.header.target})")
     for name, value in store.header.notes.items():
         typer.echo(f"  {name.replace('_', ' ')}: {value}")
+
+
+@app.command()
+def simulate(
+    dest: Annotated[Path, typer.Argument(help="Folder to write the store to; data.path takes it.")],
+    wafers: Annotated[int, typer.Option(min=1, help="How many wafers.")] = 10_000,
+    patterns: Annotated[
+        Literal["multiclass", "multilabel"],
+        typer.Option(help="One pattern per wafer as in WM-811K, or up to four as in MixedWM38."),
+    ] = "multiclass",
+    seed: Annotated[int, typer.Option(min=0, help="The same wafers for the same seed.")] = 0,
+) -> None:
+    """Write a store of simulated wafer maps, lots and masks included."""
+    from wafer_lab.data.prepare import prepare as write_store
+    from wafer_lab.data.simulator import Simulator
+
+    store = write_store(Simulator(num_wafers=wafers, target=patterns, seed=seed), dest)
+    typer.echo(f"{dest}: {len(store):,} wafers, {len(store.header.class_names)} classes ({store.header.target})")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """``wafer-lab predict``: what a trained model says of any wafers."""
 
 import hashlib
+import signal
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
@@ -59,6 +60,8 @@ def predict(
     """
     if out.suffix != ".json" and (images or scale or segmentation != Segmentation.RLE):
         raise UserError("--images, --scale and --segmentation are about masks; write them with --out masks.json")
+    if not model.exists():
+        raise UserError(f"there is no model at {model}; name a run's folder, a .ckpt file or an exported .onnx file")
     if watch:
         _watch(model, input, out)
         return
@@ -94,6 +97,7 @@ def _watch(model: Path, folder: Path, results: Path) -> None:
         typer.echo(f"{file.relative_to(folder)}: {outcome}")
 
     judge = _judge(model)
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # service managers end with it
     typer.echo(f"watching {folder}, writing tables into {results}; Ctrl-C ends", err=True)
     try:
         watch(judge, folder, results, told)

@@ -280,6 +280,11 @@ class WaferDataModule(pl.LightningDataModule):
             choice = f"this file is {header.name}; choose data={header.name}" if named else ""
             raise UserError(choice or f"{header.name} has {header.target} labels; set data.target={header.target}")
         names = self.class_names
+        if self.target == "multiclass" and len(names) < 2:
+            raise UserError(
+                f"{header.name} has one class, {', '.join(names)}, and nothing to tell it from; name a folder with one "
+                "folder per class"
+            )
         if len(names) != self.num_classes:
             what = "masks" if self.target == "mask" else "classes"
             raise UserError(

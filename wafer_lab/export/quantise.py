@@ -4,6 +4,7 @@ Jacob et al., "Quantization and training of neural networks for efficient intege
 arXiv:1712.05877, section 3, after training.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,6 +55,7 @@ def quantise(file: Path, wafers: Iterable[NDArray[np.uint8]], description: Descr
     try:
         with TemporaryDirectory() as folder, replacing(out) as beside:
             whole = Path(folder) / "int8.onnx"
+            logging.disable(logging.WARNING)  # of steps that were taken already, or not needed for these graphs
             quantize_static(
                 model,
                 whole,
@@ -72,6 +74,8 @@ def quantise(file: Path, wafers: Iterable[NDArray[np.uint8]], description: Descr
             WaferModel(beside)  # what cannot be loaded does not take the place of what can
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; free space or choose another file") from None
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _beside_the_answer(model: Any) -> list[str]:

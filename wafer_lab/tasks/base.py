@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
+from wafer_lab.errors import UserError
 from wafer_lab.tasks.finetune import Finetune, parameter_groups
 
 Record = dict[str, Any]
@@ -64,7 +65,10 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of all layers, frozen ones included, and, where one is set, its schedule, stepped per batch."""
-        optimizer = self.optimizer(parameter_groups(self.network, self.finetune.layer_decay))
+        try:
+            optimizer = self.optimizer(parameter_groups(self.network, self.finetune.layer_decay))
+        except ValueError as error:  # torch's words for a value out of its range
+            raise UserError(f"optimizer: {error}; choose another value") from error
         for group in optimizer.param_groups:
             group["lr"] *= group.get("lr_scale", 1.0)
         if self.scheduler is None:

@@ -41,7 +41,7 @@ def claim(run_dir: Path, config: Mapping[str, Any], resumes: bool) -> Iterator[N
         last = last_checkpoint(run_dir)
         if file.exists() and not resumes and (last.exists() or any(run_dir.glob("*/config.yaml"))):
             go_on = f", or go on with it: ckpt_path={last}" if last.exists() else ""
-            raise UserError(f"{run_dir} already holds a run; give this one another name={go_on}")
+            raise UserError(f"{run_dir} already holds a run; give this one another name= or hydra.run.dir={go_on}")
         write_text(file, text)
         try:
             yield

@@ -16,8 +16,10 @@ from wafer_lab.errors import UserError
 from wafer_lab.files import replacing
 from wafer_lab.workflows.labelling import CannotWriteError, Judge, label_source, writing
 
+#: Endings of files of many wafers.
+MANY = (".npz", ".pkl", ".pickle", ".zip")
 #: Endings of the files that are looked at.
-ENDINGS = (".npy", ".npz", ".pkl", ".pickle", ".zip", *IMAGE_ENDINGS)
+ENDINGS = (".npy", *MANY, *IMAGE_ENDINGS)
 _SECONDS = 1.0
 
 
@@ -103,7 +105,8 @@ def _labelled(judge: Judge, file: Path, table: Path) -> str:
         raise
     except UserError as error:
         columns = ["prediction", *(f"p_{name}" for name in judge.predictor.class_names)]
-        row = {"index": [0], **{name: pa.nulls(1, pa.string()) for name in columns}, "error": [str(error)]}
+        named = {} if file.suffix.lower() in MANY else {"path": [file.name]}  # as the table of a good one has it
+        row = {"index": [0], **named, **{name: pa.nulls(1, pa.string()) for name in columns}, "error": [str(error)]}
         with writing(table), replacing(table) as beside:
             pyarrow.csv.write_csv(pa.table(row), beside)
         return str(error)
