@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from wafer_lab.cli.waiting import waiting
 from wafer_lab.errors import UserError
 
 
@@ -26,6 +27,7 @@ def demo(
         raise UserError(f"there is no model at {model}; name a run's folder, a .ckpt file or an exported .onnx file")
     if find_spec("gradio") is None:
         raise UserError("the demo needs the package gradio; pip install wafer-lab[demo]")
+    waiting("loading gradio and the model")
     from wafer_lab.demo.app import bound, serve
     from wafer_lab.demo.model import open_model
 

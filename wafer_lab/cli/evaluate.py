@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from wafer_lab.cli.waiting import waiting
 from wafer_lab.errors import UserError
 
 
@@ -61,6 +62,7 @@ def evaluate(
         raise UserError("a cost matrix says all costs; leave out --cost-ratio and --wrong-defect-cost")
     if given.keys() & {"cost_ratio", "wrong_defect_cost"}:
         given["cost_matrix"] = None  # in place of the run's own
+    waiting("fitting the predictor, intervals and figures")
     from wafer_lab.workflows.evaluate import evaluate as evaluate_run
     from wafer_lab.workflows.outcome import summary
 

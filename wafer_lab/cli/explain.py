@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from wafer_lab.cli.waiting import waiting
 from wafer_lab.errors import UserError
 
 
@@ -39,6 +40,7 @@ def explain(
     """Draw where a trained network looks, and say in numbers how well that points at simulated defects."""
     if not (run / "config.yaml").is_file():
         raise UserError(f"{run} is no run's folder: it has no config.yaml; name a folder that train.py made")
+    waiting("loading PyTorch and explaining")
     from wafer_lab.workflows.explain import explain_run, markdown
 
     result = explain_run(run, method.value, data.value, count, label, out, wafers)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from wafer_lab.cli.waiting import waiting
 from wafer_lab.errors import UserError
 
 
@@ -33,6 +34,7 @@ def export(
         raise UserError("--alias names a version of a registered model; say which with --register NAME")
     if epochs and prune is None:
         raise UserError("--epochs are those of fine-tuning after pruning; say how much to prune with --prune SHARE")
+    waiting("loading PyTorch and exporting")
     from wafer_lab.tracking.mlflow_tracker import masked
     from wafer_lab.workflows.export import export_run, register_run
 

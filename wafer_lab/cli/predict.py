@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from wafer_lab.cli.waiting import waiting
 from wafer_lab.errors import UserError
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def _judge(model: Path) -> "Judge":
         from wafer_lab.export.predictor import WaferModel
 
         return WaferModel(model)
+    waiting("loading PyTorch and the model")
     from wafer_lab.workflows.checkpoint import load_task
     from wafer_lab.workflows.inference import NetworkJudge
 
