@@ -100,7 +100,7 @@ def rules(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
             where known, ``escape_rate_interval``, ``false_alarm_rate_interval``, ``cost_interval`` (low, high).
         title: over both panels.
     """
-    figure = style.canvas(9.4, max(3.6, 1.2 + 0.3 * len(rows)), title)
+    figure = style.canvas(10.2, max(3.6, 1.2 + 0.3 * len(rows)), title)
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
     for place, row in enumerate(rows):
         # Where rules agree, the earlier one still shows round the later.
@@ -112,7 +112,7 @@ def rules(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
         cost, cost_reach = _with_reach(row, "cost", 1)
         right.errorbar([cost], [place], xerr=cost_reach, **drawn_as)
         style.write_value(right, place, cost, row.get("cost_interval"))
-    style.rows(right, [str(row["name"]) for row in rows])
+    style.rows(right, [str(row["name"]) for row in rows], longest=48)
     style.tidy(left)
     style.tidy(right, "x")
     for axes in (left, right):
