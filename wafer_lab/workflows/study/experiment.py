@@ -60,7 +60,7 @@ def _parts(overrides: Sequence[str], params: Mapping[str, Any]) -> tuple[dict[st
     """Group choices, values as nested mappings, and arguments that a file cannot hold."""
     known = HydraConfig.get().runtime.choices
     groups: dict[str, Any] = {}
-    values = OmegaConf.create()
+    values: Any = OmegaConf.create()
     rest = []
     chosen = [parse(argument) for argument in overrides]
     flat = [(one.key_or_group, one.value(), one.is_delete(), str(one.input_line)) for one in chosen]
@@ -73,6 +73,9 @@ def _parts(overrides: Sequence[str], params: Mapping[str, Any]) -> tuple[dict[st
         elif key in known and isinstance(value, str):
             groups[key] = value
         else:
-            OmegaConf.update(values, key, None if deleted else value, force_add=True)
+            nested: Any = None if deleted else value
+            for part in reversed(key.split(".")):
+                nested = {part: nested}
+            values = OmegaConf.merge(values, nested)
     plain: Any = OmegaConf.to_container(values)
     return groups, plain, rest

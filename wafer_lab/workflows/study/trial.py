@@ -13,7 +13,7 @@ import optuna
 import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, flag_override
+from omegaconf import DictConfig, OmegaConf
 
 from wafer_lab.config.build import build, resolved
 from wafer_lab.config.messages import refuse
@@ -65,10 +65,10 @@ def composed(overrides: Sequence[str], sampled: Mapping[str, Any], study: str, f
     whole = compose("train", overrides=lines, return_hydra_config=True)
     try:
         HydraConfig.instance().set_config(whole)
-        with flag_override(whole, ["struct", "readonly"], False):
-            whole.paths.run, whole.name = str(folder.parent), study
-            del whole["hydra"]
-        made = child(whole, folder.name, {"workflow": dict(whole.workflow)})
+        plain: Any = OmegaConf.to_container(whole, resolve=False)
+        del plain["hydra"]
+        own: Any = OmegaConf.merge(plain, {"name": study, "paths": {"run": str(folder.parent)}})
+        made = child(own, folder.name, {"workflow": dict(own.workflow)})
         refuse(problems(made))
         yield made
     finally:
