@@ -84,7 +84,7 @@ def test_the_wafer_lab_command(command, tmp_path):
     assert "prepared store already" in done.stderr
     done = command(*WAFER_LAB, "predict", tmp_path / "no_run", tmp_path / "store", "--out", tmp_path / "out.csv")
     assert done.returncode == 2
-    assert "no checkpoint" in done.stderr
+    assert "there is no model at" in done.stderr
     assert not (tmp_path / "out.csv").exists()
     assert "predict" in command(*WAFER_LAB, "--help").stdout
 
