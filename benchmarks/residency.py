@@ -26,6 +26,7 @@ def measure(kind: str, what: str) -> None:
     from wafer_lab.data.maps import MapDataModule
     from wafer_lab.data.readers import open_source
     from wafer_lab.data.simulator import Simulator
+    from wafer_lab.data.streams import LABELLED
 
     source = Simulator(num_wafers=int(what)) if what.isdigit() else open_source(what)
     before = resident("RssAnon"), resident("RssFile")
@@ -34,7 +35,7 @@ def measure(kind: str, what: str) -> None:
     data.setup()
     start, highest, pages = time.perf_counter(), resident("RssAnon"), resident("RssFile")
     for batch in data.train_dataloader():
-        data.draw(batch, train=True)
+        data.draw(batch, LABELLED[0])
         highest, pages = max(highest, resident("RssAnon")), max(pages, resident("RssFile"))
     rate = len(data.split.train) / (time.perf_counter() - start)
     cells = (data.store.height.astype(int) * data.store.width)[data.rows].sum() / 1e6

@@ -9,6 +9,7 @@ from wafer_lab.data.images import ImageDataModule
 from wafer_lab.data.maps import MapDataModule
 from wafer_lab.data.simulator import Simulator
 from wafer_lab.data.split import Split
+from wafer_lab.data.streams import LABELLED
 from wafer_lab.errors import UserError
 
 CPU = torch.device("cpu")
@@ -64,8 +65,8 @@ def test_only_training_batches_are_augmented(maps):
 
     plain, augmented = maps(), maps(augment=MapAugment())
     request = next(iter(augmented.train_dataloader()))
-    assert torch.equal(augmented.draw(request, train=False).image, plain.draw(request, train=False).image)
-    assert not torch.equal(augmented.draw(request, train=True).image, plain.draw(request, train=True).image)
+    assert torch.equal(augmented.draw(request).image, plain.draw(request).image)
+    assert not torch.equal(augmented.draw(request, LABELLED[0]).image, plain.draw(request, LABELLED[0]).image)
 
 
 def test_the_split_does_not_follow_the_run_seed(maps):
@@ -159,7 +160,7 @@ def test_masks_turn_with_their_maps(maps):
     patterns, _ = datamodule.store.cells(datamodule.rows, "patterns")
     datamodule.place.maps.cells.copy_(torch.from_numpy((patterns > 0) * np.uint8(2)))
     request = next(iter(datamodule.train_dataloader()))
-    drawn, plain = (datamodule.draw(request, train=train) for train in (True, False))
+    drawn, plain = (datamodule.draw(request, stream) for stream in (LABELLED[0], None))
     assert torch.equal(drawn.image[:, 0], drawn.target.amax(1))
     assert torch.equal(plain.image[:, 0], plain.target.amax(1))
     assert not torch.equal(drawn.target, plain.target)
@@ -170,8 +171,8 @@ def test_die_noise_leaves_masks_alone(maps):
 
     noisy, plain = maps(**MASKS, augment=MapAugment(d4=False, noise=0.2)), maps(**MASKS)
     request = next(iter(plain.train_dataloader()))
-    assert torch.equal(noisy.draw(request, train=True).target, plain.draw(request, train=False).target)
-    assert not torch.equal(noisy.draw(request, train=True).image, plain.draw(request, train=False).image)
+    assert torch.equal(noisy.draw(request, LABELLED[0]).target, plain.draw(request).target)
+    assert not torch.equal(noisy.draw(request, LABELLED[0]).image, plain.draw(request).image)
 
 
 def test_masks_share_the_split_and_labels_of_their_wafers(maps):
@@ -246,7 +247,7 @@ def test_image_augmentation_is_a_function_of_the_request(folder, tmp_path):
     datamodule = images(
         folder, tmp_path, augment=albumentations.Compose([albumentations.RandomBrightnessContrast(p=1)])
     )
-    dataset = datamodule.requests("train")
+    dataset = datamodule.requests(LABELLED[0])
     assert isinstance(dataset, AugmentedImages)
     request = next(iter(datamodule.train_dataloader().sampler))
     first, again = dataset[request][0], dataset[request][0]
@@ -264,7 +265,7 @@ def test_batches_are_never_augmented_and_the_workers_stay_on_the_cpu(folder, tmp
         assert torch.equal(expected.image, found.image)
     request = next(iter(augmented.train_dataloader().sampler))
     assert next(augmented.batches("train", torch.device("meta"))).image.device.type == "meta"  # as if to a GPU
-    assert augmented.requests("train")[request][0].device == CPU
+    assert augmented.requests(LABELLED[0])[request][0].device == CPU
 
 
 def test_maps_and_images_are_not_confused(folder, tmp_path):

@@ -9,6 +9,7 @@ from wafer_lab.data.augment import MapAugment
 from wafer_lab.data.maps import MapDataModule
 from wafer_lab.data.residency import Canvases, Mapped
 from wafer_lab.data.simulator import Simulator
+from wafer_lab.data.streams import LABELLED
 from wafer_lab.errors import UserError
 
 CPU = torch.device("cpu")
@@ -30,7 +31,7 @@ def maps(stores):
 
 def served(datamodule, loader):
     """What a trainer's loader gives, as the task sees it."""
-    return [datamodule.draw(batch, train=True) for batch in loader]
+    return [datamodule.draw(batch, LABELLED[0]) for batch in loader]
 
 
 def same(first, second):
@@ -53,9 +54,7 @@ def test_batches_are_bit_equal_wherever_the_maps_lie(maps, options):
 def test_validation_batches_come_from_the_loader_as_they_are(maps):
     for kind in KINDS:
         datamodule = maps(kind)
-        same(
-            [datamodule.draw(b, train=False) for b in datamodule.val_dataloader()], list(datamodule.batches("val", CPU))
-        )
+        same([datamodule.draw(b) for b in datamodule.val_dataloader()], list(datamodule.batches("val", CPU)))
 
 
 def test_workers_draw_the_same(maps):
@@ -68,7 +67,7 @@ def test_workers_draw_the_same(maps):
 def test_mapped_maps_hold_no_cells_and_travel_as_the_name_of_their_store(maps):
     datamodule = maps("mapped")
     assert isinstance(datamodule.place, Mapped)
-    drawer = datamodule.canvases(train=True)
+    drawer = datamodule.canvases(LABELLED[0])
     assert len(pickle.dumps(drawer)) < 10_000 + datamodule.rows.nbytes
     request = next(iter(datamodule.train_dataloader().sampler))
     assert torch.equal(pickle.loads(pickle.dumps(drawer))[request][0], drawer[request][0])

@@ -24,18 +24,20 @@ class Request(NamedTuple):
 
     Attributes:
         position: (B,) int64 positions in the datamodule's table of rows.
-        seed: Seed for whatever is random in drawing this batch.
+        seed: Seed for whatever is random in drawing this batch. A plain number: to read one from a GPU would wait for
+            all work before it.
     """
 
     position: Tensor
-    seed: Tensor
+    seed: int
 
 
 class Batch(NamedTuple):
     """One batch as the task sees it, on the device of the model.
 
     Attributes:
-        image: (B, C, S, S) float32 in [0, 1], channels_last.
+        image: (B, C, S, S) float32 in [0, 1], channels_last; of V views (V * B, C, S, S), the first view of every
+            wafer, then the second of every wafer, ...
         target: (B,) int64 classes, (B, L) float32 of 0/1, or masks (B, K, S, S) float32 of 0/1; negative where
             unlabelled.
         row: (B,) int64 rows of the source.
@@ -44,6 +46,11 @@ class Batch(NamedTuple):
     image: Tensor
     target: Tensor
     row: Tensor
+
+
+def rows(batch: Batch | tuple[Batch, ...]) -> Tensor:
+    """(n,) int64 rows of the source of all wafers in a batch, which may be of several streams."""
+    return batch.row if isinstance(batch, Batch) else torch.cat([part.row for part in batch])
 
 
 class EpochBatches(Sampler[Request]):
@@ -93,6 +100,7 @@ class EpochBatches(Sampler[Request]):
         self.seed, self.weights, self.drop_last = seed, weights, drop_last
         self.share, self.resumed_at = share, resumed_at
         self.epoch = 0
+        self._drawn: tuple[int, NDArray[np.int64]] | None = None  # the epoch and order that `at` was last asked for
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch to draw; the trainer calls this before each one."""
@@ -108,17 +116,27 @@ class EpochBatches(Sampler[Request]):
         """The epoch's batches, in order; of one that was stopped within, those that are left."""
         order = self._order()
         epoch, done = self.resumed_at
-        for number, chosen in enumerate(self._trained(order) if self.drop_last else self._judged(order)):
-            if self.epoch == epoch and number < done:
-                continue
-            seed = np.random.SeedSequence((self.seed or 0, self.epoch, number)).generate_state(1)
-            yield Request(torch.from_numpy(chosen + self.first), torch.from_numpy(seed.astype(np.int64)))
+        start = done if self.epoch == epoch else 0
+        judged = None if self.drop_last else list(self._judged(order))
+        for number in range(start, len(self)):
+            yield self._request(self._trained(order, number) if judged is None else judged[number], number)
 
-    def _trained(self, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Equal shares of every batch."""
-        for number in range(len(self)):
-            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield batch[: len(batch) // self.share.of * self.share.of][self.share.places]
+    def at(self, number: int) -> Request:
+        """Training batch `number`, counted from the first of the first epoch."""
+        self.epoch, number = divmod(number, len(self))
+        if self._drawn is None or self._drawn[0] != self.epoch:
+            self._drawn = self.epoch, self._order()
+        return self._request(self._trained(self._drawn[1], number), number)
+
+    def _request(self, chosen: NDArray[np.int64], number: int) -> Request:
+        """Ask for the positions chosen within the part, which are batch `number` of the epoch."""
+        seed = np.random.SeedSequence((self.seed or 0, self.epoch, number)).generate_state(1)
+        return Request(torch.from_numpy(chosen + self.first), int(seed[0]))
+
+    def _trained(self, order: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+        """This process's equal share of a batch."""
+        batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+        return batch[: len(batch) // self.share.of * self.share.of][self.share.places]
 
     def _judged(self, order: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Every position once; as many batches for one process as for another, none empty."""

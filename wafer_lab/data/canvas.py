@@ -57,6 +57,21 @@ class Maps:
         return self.cells.device
 
 
+@dataclass(frozen=True)
+class Windows:
+    """The part of each map that its canvas shows, in fractions of the map's sides; beyond the map lies off-wafer.
+
+    Attributes:
+        top: (B,) float32 upper border.
+        left: (B,) float32 left border.
+        side: (B,) float32 side; above 1 shows surroundings.
+    """
+
+    top: Tensor
+    left: Tensor
+    side: Tensor
+
+
 def render(maps: Maps, index: Tensor, size: int, d4: Tensor | None = None) -> Tensor:
     """Draw maps on square canvases.
 
@@ -73,14 +88,27 @@ def render(maps: Maps, index: Tensor, size: int, d4: Tensor | None = None) -> Te
     return _read(maps.cells, _places(maps, index, size, d4), size)
 
 
-def render_masked(maps: Maps, index: Tensor, size: int, d4: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+def render_masked(
+    maps: Maps, index: Tensor, size: int, d4: Tensor | None = None, windows: Windows | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Draw maps and their masks on square canvases, both from the same dies; see `render`.
+
+    Args:
+        maps: The maps.
+        index: (B,) int64 positions in `maps`.
+        size: Side S of the canvas in pixels.
+        d4: As for `render`; the symmetry turns what the window shows.
+        windows: Which part of each map to show; None shows all.
 
     Returns:
         (B, S, S) uint8 die states and (B, S, S) int16 mask bits; None for the latter where the maps have no masks.
     """
-    places = _places(maps, index, size, d4)
-    return _read(maps.cells, places, size), None if maps.masks is None else _read(maps.masks, places, size)
+    if windows is None:
+        places = _places(maps, index, size, d4)
+        return _read(maps.cells, places, size), None if maps.masks is None else _read(maps.masks, places, size)
+    places, seen = _window_places(maps, index, size, d4, windows)
+    states = _read(maps.cells, places, size) * seen
+    return states, None if maps.masks is None else _read(maps.masks, places, size) * seen
 
 
 def _read(cells: Tensor, places: Tensor, size: int) -> Tensor:
@@ -90,17 +118,40 @@ def _read(cells: Tensor, places: Tensor, size: int) -> Tensor:
 def _places(maps: Maps, index: Tensor, size: int, d4: Tensor | None) -> Tensor:
     """(B * size * size,) the place in `maps.cells` that every pixel of the canvases shows."""
     height, width = maps.height[index][:, None], maps.width[index][:, None]
-    row = column = torch.arange(size, device=index.device, dtype=torch.int32)[None]
+    row, column = _visited(size, d4, index.device)
+    down, across = _transposed(_centre(row, height, size) * width, _centre(column, width, size), d4)
+    start = maps.offset[index][:, None] + (down[:, :, None] + across[:, None, :]).flatten(1)
+    return start.view(-1)
+
+
+def _window_places(maps: Maps, index: Tensor, size: int, d4: Tensor | None, windows: Windows) -> tuple[Tensor, Tensor]:
+    """As `_places`, and (B, S, S) uint8: 1 where a pixel lies on the map; elsewhere its place is that of some die."""
+    height, width = maps.height[index][:, None], maps.width[index][:, None]
+    row, column = _visited(size, d4, index.device)
+    row = ((windows.top[:, None] + windows.side[:, None] * (row + 0.5) / size) * height).floor().int()
+    column = ((windows.left[:, None] + windows.side[:, None] * (column + 0.5) / size) * width).floor().int()
+    low, high = _transposed((row >= 0) & (row < height), (column >= 0) & (column < width), d4)
+    row, column = row.clamp(min=0).minimum(height - 1), column.clamp(min=0).minimum(width - 1)
+    down, across = _transposed(row * width, column, d4)
+    start = maps.offset[index][:, None] + (down[:, :, None] + across[:, None, :]).flatten(1)
+    return start.view(-1), (low[:, :, None] & high[:, None, :]).to(torch.uint8)
+
+
+def _visited(size: int, d4: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(1 or B, S) the rows and columns of a canvas in the order in which a symmetry visits them, before transposing."""
+    row = column = torch.arange(size, device=device, dtype=torch.int32)[None]
     if d4 is not None:
         row = torch.where((d4 & 1).bool()[:, None], size - 1 - row, row)
         column = torch.where((d4 & 2).bool()[:, None], size - 1 - column, column)
-    down = _centre(row, height, size) * width
-    across = _centre(column, width, size)
-    if d4 is not None:
-        transpose = (d4 & 4).bool()[:, None]
-        down, across = torch.where(transpose, across, down), torch.where(transpose, down, across)
-    start = maps.offset[index][:, None] + (down[:, :, None] + across[:, None, :]).flatten(1)
-    return start.view(-1)
+    return row, column
+
+
+def _transposed(down: Tensor, across: Tensor, d4: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Swap the two where the symmetry transposes."""
+    if d4 is None:
+        return down, across
+    transpose = (d4 & 4).bool()[:, None]
+    return torch.where(transpose, across, down), torch.where(transpose, down, across)
 
 
 def _centre(pixel: Tensor, cells: Tensor, size: int) -> Tensor:
@@ -137,8 +188,14 @@ def encode(states: Tensor, encoding: Encoding) -> Tensor:
     Returns:
         (B, C, H, W) float32, channels_last in memory; in [0, 1] but for `imagenet`.
     """
-    table = torch.tensor(ENCODINGS[encoding], device=states.device)
+    table = _levels(encoding, states.device)
     return torch.nn.functional.embedding(states.int(), table).permute(0, 3, 1, 2)
+
+
+@cache
+def _levels(encoding: Encoding, device: torch.device) -> Tensor:
+    """(3, C) the channels of every state; kept, because sending a table to a GPU waits for all work before it."""
+    return torch.tensor(ENCODINGS[encoding], device=device)
 
 
 # Half of the 16 mask bits of a die.

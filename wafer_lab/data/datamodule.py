@@ -19,8 +19,9 @@ from wafer_lab.data.near_duplicates import near_duplicate_groups
 from wafer_lab.data.prepare import cached
 from wafer_lab.data.readers import open_source
 from wafer_lab.data.rows import Target
-from wafer_lab.data.split import Method, Split, leave_out, limited, split, strata, subset
+from wafer_lab.data.split import Method, Split, leave_out, limited, split, strata, subset, without_judged
 from wafer_lab.data.store import Source, Store
+from wafer_lab.data.streams import LABELLED, JointBatches, SideBySide, Stream
 from wafer_lab.data.views import TTA, VIEWS
 from wafer_lab.errors import UserError
 from wafer_lab.processes import WHOLE, Share
@@ -128,7 +129,10 @@ class WaferDataModule(pl.LightningDataModule):
             raise UserError(f"unknown data.views '{views}'; choose one of {', '.join(VIEWS)}")
         self.views = VIEWS[views]
         self.sample_weights: NDArray[np.float64] | None = None
+        #: What the training batches hold; a task that wants other than labelled wafers says so before `setup`.
+        self.streams: tuple[Stream, ...] = LABELLED
         self.resumed_at = (0, 0)  # as in EpochBatches, of the training batches
+        self._truth: Tensor | None = None
         self._ready = False
 
     def setup(self, stage: str | None = None) -> None:
@@ -140,6 +144,8 @@ class WaferDataModule(pl.LightningDataModule):
 
     def open_and_split(self) -> None:
         """Open (or first prepare) the store and split it: all that it takes to know which rows a run uses."""
+        if hasattr(self, "split"):
+            return
         self.store = self.source if isinstance(self.source, Store) else cached(self.source, self.cache)
         self._check()
         self.label = self.row_labels()
@@ -168,13 +174,16 @@ class WaferDataModule(pl.LightningDataModule):
 
     def _serve(self) -> None:
         """Lay the rows of the split end to end and load what batches are drawn from."""
-        parts = (*PARTS, "unknown")
+        # Unlabelled wafers come first, so that they and the labelled ones of the training side are one stretch.
+        wanted = any(stream.part != "train" for stream in self.streams)
+        parts = (*(["unlabelled"] if wanted else []), *PARTS, "unknown")
         rows: list[NDArray[np.int64]] = [getattr(self.split, part) for part in parts]
         self.rows = np.concatenate(rows)
         ends = np.cumsum([len(part) for part in rows])
         self.first = dict(zip(parts, ends - [len(part) for part in rows], strict=True))
         self._targets = torch.from_numpy(np.ascontiguousarray(self.label[self.rows]))
         self._targets = self._targets.long() if self.target == "multiclass" else self._targets.float()
+        self._targets[: self.first["train"]] = -1  # of unlabelled wafers, whatever the data know of them
         self._index = torch.from_numpy(self.rows)
         self.load()
 
@@ -211,42 +220,69 @@ class WaferDataModule(pl.LightningDataModule):
         """Bring the rows of the split to where batches are drawn from."""
         raise NotImplementedError
 
-    def train_dataloader(self) -> DataLoader[Request]:
-        """Shuffled or weighted batches, augmented."""
-        order = {"seed": self.run_seed, "weights": self.sample_weights, "resumed_at": self.resumed_at}
-        return self._loader("train", drop_last=True, **order)
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled or weighted batches, augmented; of several streams a tuple each."""
+        samplers = [self._shuffled(number, stream) for number, stream in enumerate(self.streams)]
+        answers = [self.requests(stream) for stream in self.streams]
+        if len(samplers) == 1:
+            return self._loader(samplers[0], answers[0])
+        dataset = answers[0] if isinstance(answers[0], Requests) else SideBySide(answers)
+        return self._loader(JointBatches(samplers, self.resumed_at), dataset)
 
-    def val_dataloader(self) -> DataLoader[Request]:
+    def val_dataloader(self) -> DataLoader[Any]:
         """The validation rows in order."""
-        return self._loader("val")
+        return self._loader(self._in_order("val"), self.requests())
 
-    def test_dataloader(self) -> DataLoader[Request]:
+    def test_dataloader(self) -> DataLoader[Any]:
         """The test rows in order."""
-        return self._loader("test")
+        return self._loader(self._in_order("test"), self.requests())
+
+    def _shuffled(self, number: int, stream: Stream) -> EpochBatches:
+        """The training batches of one stream, in an order of its own."""
+        sizes = {part: len(getattr(self.split, part)) for part in ("unlabelled", "train")}
+        first = self.first["train" if stream.part == "train" else "unlabelled"]
+        own = np.random.SeedSequence((self.run_seed, number)).generate_state(1)
+        return EpochBatches(
+            first,
+            sizes.get(stream.part, sum(sizes.values())),
+            self.batch_size * stream.ratio,
+            seed=self.run_seed if number == 0 else int(own[0]),
+            weights=self.sample_weights if stream.part == "train" else None,
+            drop_last=True,
+            resumed_at=self.resumed_at,
+            share=self.share,
+        )
+
+    def _in_order(self, part: str) -> EpochBatches:
+        return EpochBatches(self.first[part], len(getattr(self.split, part)), self.batch_size, share=self.share)
 
     def batches(self, part: str, device: torch.device) -> Iterator[Batch]:
         """All wafers of a part, in order and never augmented, as batches on a device; for use without a trainer."""
         for request in EpochBatches(self.first[part], len(getattr(self.split, part)), self.batch_size):
-            yield self.draw(Request(*(value.to(device) for value in request)), train=False)
+            yield self.draw(Request(request.position.to(device), request.seed))
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
-        """Turn what the loader sent into a batch, on the device that it has reached."""
-        return self.draw(batch, train=self.trainer is not None and self.trainer.training)
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn what the loader sent into a batch, of several streams a tuple, on the device that it has reached."""
+        if self.trainer is None or not self.trainer.training:
+            return self.draw(batch)
+        if len(self.streams) == 1:
+            return self.draw(batch, self.streams[0])
+        return tuple(self.draw(one, stream) for one, stream in zip(batch, self.streams, strict=True))
 
-    def draw(self, batch: Any, train: bool) -> Batch:
+    def draw(self, batch: Any, stream: Stream | None = None) -> Batch:
         """Make the batch that a request asks for.
 
         Args:
-            batch: A `Request`, or what `requests(part)` made of one.
-            train: Whether to augment.
+            batch: A `Request`, or what `requests` made of one.
+            stream: In training, whose views to draw; None draws every wafer once, as it is.
 
         Returns:
             The batch, on the device of the request.
         """
         raise NotImplementedError
 
-    def requests(self, part: str) -> Dataset[Any]:
-        """What answers a sampler's requests for a part; by default they pass through to the device."""
+    def requests(self, stream: Stream | None = None) -> Dataset[Any]:
+        """What answers a sampler's requests, as for `draw`; by default they pass through to the device."""
         return Requests()
 
     def labelled(self, image: Tensor, position: Tensor) -> Batch:
@@ -255,13 +291,17 @@ class WaferDataModule(pl.LightningDataModule):
             self._targets, self._index = self._targets.to(position.device), self._index.to(position.device)
         return Batch(image, self._targets[position], self._index[position])
 
-    def _loader(self, part: str, **options: Any) -> DataLoader[Request]:
-        count = len(getattr(self.split, part))
-        dataset = self.requests(part)
+    def hidden_labels(self, batch: Batch) -> Tensor:
+        """What the data know of wafers whose labels were hidden, like `Batch.target`: to watch training, not to train."""
+        if self._truth is None or self._truth.device != batch.row.device:
+            self._truth = torch.from_numpy(np.ascontiguousarray(self.label)).to(batch.row.device)
+        return self._truth[batch.row]
+
+    def _loader(self, sampler: EpochBatches | JointBatches, dataset: Dataset[Any]) -> DataLoader[Any]:
         workers = 0 if isinstance(dataset, Requests) else self.num_workers
         return DataLoader(
             dataset,
-            sampler=EpochBatches(self.first[part], count, self.batch_size, share=self.share, **options),
+            sampler=sampler,
             batch_size=None,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -299,6 +339,7 @@ class WaferDataModule(pl.LightningDataModule):
         elif self.group == "none":
             content = np.arange(len(store), dtype=np.uint64)
         whole = split(self.label, content, lot=store.lot, vendor=store.vendor_split, **self.split_options)
+        whole = without_judged(whole, content, store.lot if self.split_options["method"] == "lot" else None)
         if self.leave_out:
             whole = leave_out(whole, self._left_out(), content)
         if self.limit is not None:

@@ -15,6 +15,7 @@ from wafer_lab.data.batches import Batch, Request, Requests
 from wafer_lab.data.canvas import ENCODINGS
 from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.data.readers import decode_grey
+from wafer_lab.data.streams import Stream
 from wafer_lab.errors import UserError
 from wafer_lab.processes import WHOLE, Share
 
@@ -65,7 +66,7 @@ class AugmentedImages(Dataset[tuple[Tensor, Request]]):
 
     def __getitem__(self, request: Request) -> tuple[Tensor, Request]:
         """(B, S, S) uint8 and the request it answers."""
-        self.augment.set_random_seed((int(request.seed) + self.share.rank) % 2**32)
+        self.augment.set_random_seed((request.seed + self.share.rank) % 2**32)
         images = self.canvases[request.position].numpy()
         drawn = [self.augment(image=image[..., None])["image"][..., 0] for image in images]
         return torch.from_numpy(np.stack(drawn)), request
@@ -94,13 +95,13 @@ class ImageDataModule(WaferDataModule):
         self.canvases = torch.from_numpy(np.stack(decoded))
         self._near = self.canvases  # where the model is; the workers augment on the CPU
 
-    def requests(self, part: str) -> Dataset[Any]:
+    def requests(self, stream: Stream | None = None) -> Dataset[Any]:
         """Training images come augmented from the workers; all others are drawn on the device."""
-        if part == "train" and self.augment is not None:
+        if stream is not None and self.augment is not None:
             return AugmentedImages(self.canvases, self.augment, self.share)
         return Requests()
 
-    def draw(self, batch: Any, train: bool) -> Batch:
+    def draw(self, batch: Any, stream: Stream | None = None) -> Batch:
         """Turn grey levels into network input."""
         if isinstance(batch, Request):
             position = batch.position

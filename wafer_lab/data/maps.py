@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -16,9 +17,12 @@ from wafer_lab.data.canvas import ENCODINGS, MOST_MASKS, Encoding, encode, unpac
 from wafer_lab.data.coco import Annotations, read_coco
 from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.data.masks import annotated_labels, annotated_masks, pattern_masks
-from wafer_lab.data.residency import Canvases, Mapped, MaskBits, Residency, Resident, gather
+from wafer_lab.data.residency import Canvases, Mapped, MaskBits, Residency, Resident, Views, gather
+from wafer_lab.data.streams import Stream
 from wafer_lab.data.weak_masks import cached_weak_masks, weak_masks
 from wafer_lab.errors import UserError
+
+_BLUR = 2**32  # beyond every request's seed, so that blur follows chances that nothing else does
 
 
 class MapDataModule(WaferDataModule):
@@ -84,27 +88,41 @@ class MapDataModule(WaferDataModule):
             return partial(weak_masks, self.store)
         return partial(cached_weak_masks, self.store, cache=self.cache)
 
-    def canvases(self, train: bool) -> Canvases:
-        """What draws the canvases of a request, augmented in training."""
-        return Canvases(self.place, self.canvas, self.augment if train else None, self.share)
+    def canvases(self, stream: Stream | None = None) -> Canvases:
+        """What draws the canvases of a request: of a training stream under its views, else as they are."""
+        return Canvases(self.place, self.canvas, (None,) if stream is None else self._views(stream), self.share)
 
-    def requests(self, part: str) -> Dataset[Any]:
+    def _views(self, stream: Stream) -> Views:
+        return tuple(self.augment if view is None else view for view in stream.views)
+
+    def requests(self, stream: Stream | None = None) -> Dataset[Any]:
         """Maps on the device of the model are drawn after the transfer; others come drawn from the loader."""
-        return super().requests(part) if self.residency == "device" else self.canvases(train=part == "train")
+        return super().requests(stream) if self.residency == "device" else self.canvases(stream)
 
     def states(self, position: Tensor) -> NDArray[np.uint8]:
         """(B, S, S) die states of the canvases at (B,) positions, as they are."""
-        drawn: NDArray[np.uint8] = self.canvases(train=False)[Request(position, position[:1])][0].cpu().numpy()
+        drawn: NDArray[np.uint8] = self.canvases()[Request(position, 0)][0].cpu().numpy()
         return drawn
 
-    def draw(self, batch: Any, train: bool) -> Batch:
+    def draw(self, batch: Any, stream: Stream | None = None) -> Batch:
         """Turn canvases, drawn here unless the loader has, into network input on the device of the request."""
-        states, masks, request = self.canvases(train)[batch] if isinstance(batch, Request) else batch
+        states, masks, request = self.canvases(stream)[batch] if isinstance(batch, Request) else batch
         device = request.position.device
-        drawn: Batch = self.labelled(encode(states.to(device), self.encoding), request.position)
+        image = encode(states.to(device), self.encoding)
+        if stream is not None:
+            image = self._softened(image, self._views(stream), request.seed)
+        drawn: Batch = self.labelled(image, request.position)
         if masks is None:
             return drawn
         return Batch(drawn.image, unpack(masks.to(device), self.num_classes), drawn.row)
+
+    def _softened(self, image: Tensor, views: Views, seed: int) -> Tensor:
+        """Blur the views that are to be, with chances of their own."""
+        if not any(view is not None and view.blur for view in views):
+            return image
+        generator = torch.Generator(image.device).manual_seed(seed + _BLUR)
+        parts = zip(image.chunk(len(views)), views, strict=True)
+        return torch.cat([part if view is None else view.soften(part, generator, self.share) for part, view in parts])
 
 
 def _annotations(masks: str) -> Annotations:

@@ -1,6 +1,6 @@
 """Where wafer maps lie while batches are drawn: on the model's device, in memory, or in the store's file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from wafer_lab.processes import WHOLE, Share
 Residency = Literal["device", "memory", "mapped"]
 #: (n,) int64 rows of the store -> their mask bits, laid out like `store.cells(rows)`.
 MaskBits = Callable[[NDArray[np.int64]], NDArray[np.int16]]
+Views = tuple[MapAugment | None, ...]
 Drawn = tuple[Tensor, Tensor | None, Request]
 
 
@@ -66,20 +67,30 @@ class Canvases(Dataset[Drawn]):
     Args:
         maps: Where they lie.
         size: Side of the canvas.
-        augment: Distortions; None for none.
+        views: How each wafer is distorted, once per view; None for a view that is not.
         share: What a request is of its batch.
     """
 
-    def __init__(self, maps: Resident | Mapped, size: int, augment: MapAugment | None, share: Share = WHOLE):
-        self.maps, self.size, self.augment, self.share = maps, size, augment, share
+    def __init__(self, maps: Resident | Mapped, size: int, views: Views = (None,), share: Share = WHOLE):
+        self.maps, self.size, self.views, self.share = maps, size, views, share
 
     def __getitem__(self, request: Request) -> Drawn:
-        """(B, S, S) uint8 die states, (B, S, S) int16 mask bits or None, and the request that they answer."""
+        """(V * B, S, S) uint8 die states, (V * B, S, S) int16 mask bits or None, and the request that they answer."""
         maps, index = self.maps(request.position)
-        if self.augment is None:
-            return *render_masked(maps, index, self.size), request
-        generator = torch.Generator(maps.device).manual_seed(int(request.seed))
-        return *self.augment.draw(maps, index, self.size, generator, self.share), request
+        generator = torch.Generator(maps.device).manual_seed(request.seed)
+        drawn = [
+            render_masked(maps, index, self.size)
+            if view is None
+            else view.draw(maps, index, self.size, generator, self.share)
+            for view in self.views
+        ]
+        states, masks = (None if values[0] is None else _joined(values) for values in zip(*drawn, strict=True))
+        assert states is not None
+        return states, masks, request
+
+
+def _joined(values: Sequence[Any]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.cat(list(values))
 
 
 def gather(store: Store, rows: Any, masks: MaskBits | None = None) -> Maps:

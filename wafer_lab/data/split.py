@@ -150,6 +150,24 @@ def leave_out(whole: Split, out: NDArray[np.bool_], content: NDArray[np.uint64])
     return Split(train, val, test, whole.unlabelled, unknown)
 
 
+def without_judged(whole: Split, content: NDArray[np.uint64], lot: NDArray[np.str_] | None = None) -> Split:
+    """Drop the unlabelled rows that would show training what the model is judged on.
+
+    Args:
+        whole: The split.
+        content: (N,) uint64 content hashes; copies of val and test wafers are dropped.
+        lot: (N,) lot names where no lot may stand on two sides; wafers of the lots of val and test are dropped.
+
+    Returns:
+        The split with the other unlabelled rows.
+    """
+    judged, rows = np.concatenate([whole.val, whole.test, whole.unknown]), whole.unlabelled
+    seen = np.isin(content[rows], content[judged])
+    if lot is not None:
+        seen |= np.isin(lot[rows], lot[judged]) & (lot[rows] != "")
+    return replace(whole, unlabelled=rows[~seen])
+
+
 def limited(whole: Split, stratum: NDArray[np.int64], limit: int, seed: int) -> Split:
     """Keep at most `limit` labelled rows in the proportions of parts and strata, and as many unlabelled rows.
 

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
+from wafer_lab.data.streams import LABELLED, Stream
 from wafer_lab.errors import UserError
 from wafer_lab.tasks.finetune import Finetune, parameter_groups
 
@@ -20,6 +21,9 @@ Record = dict[str, Any]
 
 class Task(pl.LightningModule):
     """A network in training.
+
+    Attributes:
+        streams: What its training batches hold; of several streams `training_step` gets a tuple of batches.
 
     Args:
         network: What is trained and exported; a plain module.
@@ -32,6 +36,8 @@ class Task(pl.LightningModule):
         channels_last: Keep weights and activations channels last, which convolutions are fastest on.
         compile: Run the network through torch.compile.
     """
+
+    streams: tuple[Stream, ...] = LABELLED
 
     def __init__(
         self,
@@ -66,7 +72,7 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer of all layers, frozen ones included, and, where one is set, its schedule, stepped per batch."""
         try:
-            optimizer = self.optimizer(parameter_groups(self.network, self.finetune.layer_decay))
+            optimizer = self.optimizer(self.groups())
         except ValueError as error:  # torch's words for a value out of its range
             raise UserError(f"optimizer: {error}; choose another value") from error
         for group in optimizer.param_groups:
@@ -75,6 +81,10 @@ class Task(pl.LightningModule):
             return optimizer
         schedule = self.scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What the optimizer trains, in groups."""
+        return parameter_groups(self.network, self.finetune.layer_decay)
 
     def on_train_start(self) -> None:
         """Keep a run stopped that had stopped early before it was resumed; freeze as its epoch had."""

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from wafer_lab.data.batches import rows
 from wafer_lab.errors import DivergedError
 from wafer_lab.files import write_text
 
@@ -38,7 +39,7 @@ class FiniteLoss(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note the step."""
-        self._steps.append((batch_idx, outputs["loss"], batch.row))
+        self._steps.append((batch_idx, outputs["loss"], rows(batch)))
         if len(self._steps) >= _EVERY:
             self._look(trainer)
 

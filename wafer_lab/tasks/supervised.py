@@ -65,7 +65,10 @@ class SupervisedTask(Task):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch into the epoch's loss and scores."""
-        logits = self(batch.image)
+        self.count(self(batch.image), batch)
+
+    def count(self, logits: Tensor, batch: Batch) -> None:
+        """Count what the network says of a batch into the epoch's loss and scores."""
         if self.on_any_process(not logits.isfinite().all()):  # all stop together
             raise DivergedError(
                 f"training diverged: the network's outputs are not finite after epoch {self.current_epoch + 1}; the "

@@ -47,7 +47,7 @@ def build_task(cfg: DictConfig, config: dict[str, Any], datamodule: WaferDataMod
     Args:
         cfg: The composed config.
         config: The same, resolved; it goes into every checkpoint.
-        datamodule: Set up. Its training sampler follows the imbalance strategy from here on.
+        datamodule: Opened and split. Its training batches follow the imbalance strategy and the task from here on.
 
     Returns:
         The task.
@@ -82,6 +82,7 @@ def build_task(cfg: DictConfig, config: dict[str, Any], datamodule: WaferDataMod
         finetune=build(cfg.finetune),
         record=record,
     )
+    datamodule.streams = task.streams
     if cfg.task.monitor not in (names := task.monitors()):
         close = difflib.get_close_matches(cfg.task.monitor, names, n=3)
         raise UserError(f"task.monitor: there is no {cfg.task.monitor}; choose {', '.join(close or names[:8])}")

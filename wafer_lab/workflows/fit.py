@@ -67,11 +67,12 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     run_dir, config = Path(cfg.paths.run), resolved(cfg)
     datamodule: WaferDataModule = build(cfg.data)
-    datamodule.setup()
+    datamodule.open_and_split()
     elsewhere = external_set(datamodule)
     settings: Evaluation = build(cfg.evaluation)
     check_settings(settings, datamodule.class_names, datamodule.label_kind, datamodule.views)
     task = build_task(cfg, config, datamodule)
+    datamodule.setup()  # which loads what the task trains on
     resumes_from, earlier = check_resumable(cfg.ckpt_path, task.record) if cfg.ckpt_path else (None, {})
     tags = run_files.tags(datamodule) | dict(candidate.tags if candidate else {})
     with (

@@ -118,7 +118,7 @@ def examples(network: nn.Module, datamodule: MapDataModule, masks: Masks) -> lis
         if not count:
             continue
         asked = torch.from_numpy(positions + datamodule.first["test"]).to(device)
-        batch = datamodule.draw(Request(asked, torch.zeros(1, device=device)), train=False)
+        batch = datamodule.draw(Request(asked, 0))
         states = datamodule.states(asked)
         truth = batch.target[:, k].cpu().numpy().astype(np.int8)
         found = called(network(batch.image).float()[:, k]).cpu().numpy()

@@ -81,8 +81,8 @@ def run_wafers(run: Path, loaded: Loaded) -> Material:
         )
 
     def inputs(rows: NDArray[np.int64]) -> Tensor:
-        request = Request(torch.from_numpy(position[rows]), torch.zeros(1, dtype=torch.int64))
-        return datamodule.draw(request, train=False).image
+        request = Request(torch.from_numpy(position[rows]), 0)
+        return datamodule.draw(request).image
 
     def picture(row: int) -> NDArray[np.uint8]:
         if datamodule.kind == "maps":

@@ -41,7 +41,7 @@ def knn_column(
     bank = []
     for start in range(0, len(chosen), datamodule.batch_size):
         position = torch.from_numpy(chosen[start : start + datamodule.batch_size]).to(device)
-        bank.append(_features(encoder, datamodule.draw(Request(position, torch.zeros(1)), train=False).image))
+        bank.append(_features(encoder, datamodule.draw(Request(position, 0)).image))
     known = np.concatenate(bank)
     asked = {
         part: np.concatenate([_features(encoder, batch.image) for batch in datamodule.batches(part, device)])

@@ -1,0 +1,36 @@
+"""Classification by nearest neighbours: what features are worth before anything is trained on them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_BLOCK = 1 << 25  # similarities at once
+
+
+def knn_probabilities(
+    bank: Tensor, labels: Tensor, queries: Tensor, num_classes: int, k: int = 20, temperature: float = 0.07
+) -> Tensor:
+    """Let the k most similar labelled wafers vote, each with exp(cosine similarity / temperature).
+
+    Source: Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018,
+    arXiv:1805.01978, section 3.4.
+
+    Args:
+        bank: (M, D) float features of the labelled wafers.
+        labels: (M,) int64 classes or (M, C) of 0/1.
+        queries: (N, D) float.
+        num_classes: C.
+        k: Voters; M where the bank has fewer.
+        temperature: Positive.
+
+    Returns:
+        (N, C) float32 in [0, 1]: shares of the votes for each class, which sum to 1, or for each label.
+    """
+    bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
+    votes = F.one_hot(labels, num_classes) if labels.ndim == 1 else labels
+    found = []
+    for block in queries.split(max(1, _BLOCK // len(bank))):
+        similarity, nearest = (block @ bank.T).topk(min(k, len(bank)), dim=1)
+        weight = (similarity / temperature).softmax(1)
+        found.append((weight[:, :, None] * votes[nearest]).sum(1).clamp(max=1))
+    return torch.cat(found) if found else queries.new_empty((0, num_classes))
