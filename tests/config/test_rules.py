@@ -53,6 +53,7 @@ def monitoring(monitor, target):
         ),
         ("seed: -1", "seed: must be from 0 to 4294967295, not -1"),
         ("data: {seed: -3}", "data.seed: must be from 0 to 4294967295, not -3"),
+        ("data: {labelled: no.csv}", "data.labelled: there is nothing at no.csv; check the path"),
         ("weights: nowhere.pth", "weights: there is nothing at nowhere.pth; give imagenet, a file or a run's folder"),
         ("weights: imagnet", "weights: there is nothing at imagnet; did you mean imagenet?"),
         (

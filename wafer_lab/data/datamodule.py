@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wafer_lab.data.batches import Batch, EpochBatches, Request, Requests
+from wafer_lab.data.labelled import labelled_only, read_labelled
 from wafer_lab.data.masks import image_labels, mask_classes
 from wafer_lab.data.near_duplicates import near_duplicate_groups
 from wafer_lab.data.prepare import cached
@@ -54,6 +55,8 @@ class WaferDataModule(pl.LightningDataModule):
         folds: Number of folds of a kfold split.
         label_fraction: Fraction of every class's training labels to keep, at least one each; the others become
             unlabelled rows.
+        labelled: CSV file of the training wafers to use, with labels where they are not the source's own; the others
+            become unlabelled rows. See `wafer_lab.data.labelled.read_labelled`. None uses all.
         limit: Use at most this many labelled wafers, at least 3, in the proportions of classes and parts; None uses
             all.
         leave_out: Names of classes whose wafers stand in no part but a fourth one, `unknown`; of multi-label data, all
@@ -91,6 +94,7 @@ class WaferDataModule(pl.LightningDataModule):
         fold: int = 0,
         folds: int = 5,
         label_fraction: float = 1.0,
+        labelled: str | None = None,
         limit: int | None = None,
         leave_out: Sequence[str] = (),
         run_seed: int = 0,
@@ -121,7 +125,7 @@ class WaferDataModule(pl.LightningDataModule):
             "method": split, "val": val, "test": test, "seed": seed, "fold": fold, "folds": folds
         }  # fmt: skip
         self.seed, self.label_fraction, self.limit, self.run_seed = seed, label_fraction, limit, run_seed
-        self.leave_out = tuple(leave_out)
+        self.leave_out, self.labelled_file = tuple(leave_out), labelled
         if group not in get_args(Group):
             raise UserError(f"unknown data.group '{group}'; choose one of {', '.join(get_args(Group))}")
         self.group = group
@@ -344,6 +348,12 @@ class WaferDataModule(pl.LightningDataModule):
             whole = leave_out(whole, self._left_out(), content)
         if self.limit is not None:
             whole = limited(whole, strata(self.label), self.limit, self.seed)
+        if self.labelled_file is not None:
+            if self.label_fraction != 1:
+                raise UserError("data.labelled and data.label_fraction both choose training wafers; set only one")
+            found = read_labelled(self.labelled_file, self.class_names, self.target, len(store))
+            lot = store.lot if self.split_options["method"] == "lot" else None
+            whole, self.label = labelled_only(whole, self.label, found, content, lot)
         if self.label_fraction == 1:
             return whole
         kept, hidden = subset(whole.train, strata(self.label[whole.train]), self.label_fraction, self.seed)
