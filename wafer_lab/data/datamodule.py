@@ -296,7 +296,7 @@ class WaferDataModule(pl.LightningDataModule):
         return Batch(image, self._targets[position], self._index[position])
 
     def hidden_labels(self, batch: Batch) -> Tensor:
-        """What the data know of wafers whose labels were hidden, like `Batch.target`: to watch training, not to train."""
+        """What the data know of wafers whose labels were hidden, like `Batch.target`; to watch training by."""
         if self._truth is None or self._truth.device != batch.row.device:
             self._truth = torch.from_numpy(np.ascontiguousarray(self.label)).to(batch.row.device)
         return self._truth[batch.row]

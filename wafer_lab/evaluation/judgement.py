@@ -97,6 +97,7 @@ class Judgement:
         skipped: why some rule is not among the steps, likewise.
         masks: of a model that segments, how good its masks are.
         external: the test on another data set, where there is one.
+        neighbours: the test wafers as nearest neighbours in pretrained features vote, where they were asked.
     """
 
     settings: Evaluation
@@ -112,6 +113,7 @@ class Judgement:
     skipped: tuple[str, ...]
     masks: JudgedMasks | None = None
     external: ExternalTest | None = None
+    neighbours: Judged | None = None
 
     @property
     def splits(self) -> dict[str, Judged]:
@@ -140,7 +142,8 @@ class Judgement:
     @property
     def _keyed(self) -> dict[str, Judged]:
         unseen = self.external.unseen if self.external else None
-        return self.splits | ({"external/unseen": unseen} if unseen else {})
+        voted = {"test/knn": self.neighbours} if self.neighbours else {}
+        return self.splits | ({"external/unseen": unseen} if unseen else {}) | voted
 
 
 def judge_predictions(predictions: Predictions, settings: Evaluation, alternatives: bool = True) -> Judgement:

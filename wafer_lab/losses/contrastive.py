@@ -48,11 +48,12 @@ def feature_spread(features: Tensor) -> Tensor:
         Scalar float32 in [0, 1].
     """
     unit = F.normalize(features.float(), dim=1)
-    return unit.std(0, correction=0).mean() * features.shape[1] ** 0.5
+    spread: Tensor = unit.std(0, correction=0).mean() * features.shape[1] ** 0.5
+    return spread
 
 
 def _gathered(own: Tensor) -> Tensor:
     """The rows of all processes, in the order of their ranks; gradients find their way back."""
     from torch.distributed.nn.functional import all_gather
 
-    return torch.cat(list(all_gather(own)))
+    return torch.cat(list(all_gather(own)))  # type: ignore[no-untyped-call]

@@ -29,7 +29,7 @@ def knn_probabilities(
     bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
     votes = F.one_hot(labels, num_classes) if labels.ndim == 1 else labels
     found = []
-    for block in queries.split(max(1, _BLOCK // len(bank))):
+    for block in torch.split(queries, max(1, _BLOCK // len(bank))):
         similarity, nearest = (block @ bank.T).topk(min(k, len(bank)), dim=1)
         weight = (similarity / temperature).softmax(1)
         found.append((weight[:, :, None] * votes[nearest]).sum(1).clamp(max=1))

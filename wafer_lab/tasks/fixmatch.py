@@ -5,13 +5,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, SumMetric
+from torchmetrics import MeanMetric
 
 from wafer_lab.data.augment import MapAugment
-from wafer_lab.data.batches import Batch
 from wafer_lab.data.streams import Stream
 from wafer_lab.errors import UserError
 from wafer_lab.imbalance.strategy import class_counts
+from wafer_lab.metrics.pseudo_labels import PseudoLabels
 from wafer_lab.tasks.classification import ClassificationTask
 
 _MOMENTUM = 0.999  # of the running mean of what the network says of unlabelled wafers
@@ -25,7 +25,8 @@ class FixMatchTask(ClassificationTask):
     among them. Multi-label: a label counts where its probability or its complement reaches the threshold.
 
     Every epoch logs the share of unlabelled wafers (labels) that counted (`train/mask_rate`), how many of those were
-    right where the data know it (`train/pseudo_accuracy`), and how they spread over the classes (`train/pseudo/<class>`).
+    right where the data know it (`train/pseudo_accuracy`), and how they spread over the classes
+    (`train/pseudo/<class>`).
 
     Args:
         network: (B, C, S, S) images -> (B, num_classes) logits.
@@ -62,10 +63,10 @@ class FixMatchTask(ClassificationTask):
             raise UserError("task.align is for multiclass data; set task.align=false")
         self.streams = (Stream("train", (weak,)), Stream("all", (weak, strong), mu))
         self.threshold, self.weight, self.align = threshold, weight, align
+        self.says: Tensor
         self.register_buffer("says", torch.full((len(self.class_names),), 1 / len(self.class_names)))
-        self.mask_rate, self.unlabelled_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
-        self.counted, self.judged, self.right = (SumMetric(nan_strategy="disable") for _ in range(3))
-        self.histogram = nn.ModuleList(SumMetric(nan_strategy="disable") for _ in self.class_names)
+        self.pseudo = PseudoLabels(self.class_names)
+        self.unlabelled_loss = MeanMetric(nan_strategy="disable")
 
     def setup(self, stage: str) -> None:
         """Look at the data.
@@ -76,21 +77,22 @@ class FixMatchTask(ClassificationTask):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if not len(data.split.unlabelled):
             raise UserError(
-                "task=fixmatch learns from unlabelled wafers, and the data have none on the training side; use data that "
-                "have some, or hide labels with data.label_fraction=0.1, or use task=classification"
+                "task=fixmatch learns from unlabelled wafers, and the data have none on the training side; use data "
+                "that have some, or hide labels with data.label_fraction=0.1, or use task=classification"
             )
         counts = torch.from_numpy(class_counts(data.labels("train"), len(self.class_names), self.target))
         self._shares = counts / counts.sum()
 
-    def training_step(self, batch: tuple[Batch, Batch], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of the labelled wafers and of the strong views, all in one pass."""
-        labelled, unlabelled = batch
+        labelled, unlabelled = batch  # of the two streams
         logits = self(torch.cat([labelled.image, unlabelled.image]))
         known, weak, strong = logits.split([len(labelled.row), *[len(unlabelled.row)] * 2])
         guess, counts = self.pseudo_labels(weak.detach())
         loss = self.loss(known, labelled.target)
         consistency = self.consistency(strong, guess, counts)
-        self._watch(guess, counts, consistency, unlabelled)
+        self.pseudo.update(guess, counts, self.trainer.datamodule.hidden_labels(unlabelled))  # type: ignore[attr-defined]
+        self.unlabelled_loss.update(consistency.detach())
         self.log_train_loss(loss, len(labelled.row))
         total: Tensor = loss + self.weight * consistency
         return total
@@ -115,38 +117,17 @@ class FixMatchTask(ClassificationTask):
         return guess, most >= self.threshold
 
     def consistency(self, strong: Tensor, guess: Tensor, counts: Tensor) -> Tensor:
-        """Mean over all unlabelled wafers (labels) of the cross-entropy of those that count; equation 4 of the paper."""
+        """Mean over all unlabelled wafers (labels) of the cross-entropy of those that count; equation 4 there."""
         if self.target == "multiclass":
             each = F.cross_entropy(strong.float(), guess, reduction="none")
         else:
             each = F.binary_cross_entropy_with_logits(strong.float(), guess, reduction="none")
         return (each * counts).mean()
 
-    def _watch(self, guess: Tensor, counts: Tensor, consistency: Tensor, unlabelled: Batch) -> None:
-        """Count what the pseudo-labels of a batch were like, without waiting for the device."""
-        truth = self.trainer.datamodule.hidden_labels(unlabelled)  # type: ignore[attr-defined]
-        known = counts & (truth >= 0)
-        self.mask_rate.update(counts.float())
-        self.unlabelled_loss.update(consistency.detach())
-        self.judged.update(known.sum())
-        self.right.update((known & (guess == truth)).sum())
-        said = F.one_hot(guess, len(self.class_names)) * counts[:, None] if guess.ndim == 1 else guess * counts
-        self.counted.update(said.sum())
-        for metric, number in zip(self.histogram, said.sum(0), strict=True):
-            metric.update(number)
-
     def on_validation_start(self) -> None:
         """Log what the pseudo-labels of the epoch were like."""
         super().on_validation_start()
-        judged, counted = self.judged.compute(), self.counted.compute()
-        logged = {
-            "train/mask_rate": self.mask_rate.compute(),
-            "train/unlabelled_loss": self.unlabelled_loss.compute(),
-            "train/pseudo_accuracy": self.right.compute() / judged.clamp(min=1),
-        }
-        for name, metric in zip(self.class_names, self.histogram, strict=True):
-            logged[f"train/pseudo/{name}"] = metric.compute() / counted.clamp(min=1)
-            metric.reset()
-        self.log_dict(logged, sync_dist=True)
-        for metric in (self.mask_rate, self.unlabelled_loss, self.counted, self.judged, self.right):
-            metric.reset()
+        logged = self.pseudo.compute() | {"unlabelled_loss": self.unlabelled_loss.compute()}
+        self.log_dict({f"train/{name}": value for name, value in logged.items()}, sync_dist=True)
+        self.pseudo.reset()
+        self.unlabelled_loss.reset()

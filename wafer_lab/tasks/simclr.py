@@ -41,7 +41,6 @@ class SimCLRTask(ClassificationTask):
     """
 
     kinds = ("maps",)
-    pretrains = True
 
     def __init__(
         self,

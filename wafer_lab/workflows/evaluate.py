@@ -12,6 +12,7 @@ from wafer_lab.evaluation.external import External, judge_external
 from wafer_lab.evaluation.judgement import Judgement, judge_predictions
 from wafer_lab.evaluation.masks import FILE as MASKS
 from wafer_lab.evaluation.masks import JudgedMasks, Masks, judge_masks
+from wafer_lab.evaluation.neighbours import judge_neighbours
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.settings import Evaluation
 from wafer_lab.workflows import outcome
@@ -58,6 +59,7 @@ def evaluate(
         tested = external_test_of(run, config, predictions, external, renamed or {})
         judgement = judge_external(judgement, tested)
         tested.write(out or run)
+    judgement = judge_neighbours(judgement, run)
     outcome.write(run, judgement, config, _gallery(config, predictions), out)
     return judgement
 

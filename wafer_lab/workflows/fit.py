@@ -7,15 +7,17 @@ from pathlib import Path
 import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
-from torch import nn
 
 from wafer_lab.config.build import build, resolved
 from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.evaluation.external import judge_external
 from wafer_lab.evaluation.judgement import check_settings, judge_predictions
+from wafer_lab.evaluation.neighbours import judge_neighbours
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.evaluation.settings import Evaluation
+from wafer_lab.tasks.base import Task
+from wafer_lab.tasks.simclr import SimCLRTask
 from wafer_lab.workflows import outcome, run_files, together
 from wafer_lab.workflows.assemble import build_task, build_trainer
 from wafer_lab.workflows.candidate import Candidate
@@ -25,6 +27,7 @@ from wafer_lab.workflows.masks import MaskCounter, judge_counted, mask_counter
 from wafer_lab.workflows.novelty import knn_column
 from wafer_lab.workflows.outcome import Gallery
 from wafer_lab.workflows.predict import predict_split
+from wafer_lab.workflows.pretraining import write_encoder
 from wafer_lab.workflows.quiet import silence
 
 
@@ -95,23 +98,26 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
             epoch = callbacks["history"].best_epoch(cfg.task.mode)
             return FitResult(run_dir, monitored, *candidate.finish(task, datamodule, device, run_dir, epoch, tracked))
         print("judging the best checkpoint on val and test", flush=True)
-        predictions, counter = _predict(task.network, datamodule, device, run_dir)
+        predictions, counter = _predict(task, datamodule, device, run_dir)
         made |= {"duration": f"{(time.monotonic() - started) / 60:.1f} minutes", **run_files.tags(datamodule)}
         made |= {"weights": str(cfg.weights), "finetune": cfg.finetune.mode} if cfg.weights else {}
         made |= callbacks["history"].best(cfg.task.mode) | ({"run_id": tracked.id} if tracked.id else {})
         outcome.write_facts(run_dir, made)
         external = external_test(task.network, datamodule, elsewhere, device, run_dir)
         judgement = judge_external(judge_predictions(predictions, settings, alternatives=not nested), external)
-        judgement = judge_counted(judgement, counter, task.network, run_dir, cfg.figures)
+        judgement = judge_counted(judge_neighbours(judgement, run_dir), counter, task.network, run_dir, cfg.figures)
         outcome.write(run_dir, judgement, config, Gallery.of(datamodule.store))
         outcome.publish(run_dir, judgement, tracked)
     return FitResult(run_dir, monitored, judgement.scores, predictions)
 
 
 def _predict(
-    network: nn.Module, datamodule: WaferDataModule, device: torch.device, run_dir: Path
+    task: Task, datamodule: WaferDataModule, device: torch.device, run_dir: Path
 ) -> tuple[Predictions, MaskCounter | None]:
-    """Predict val and test once, and write the table."""
+    """Predict val and test once, and write the table; of a pretrained encoder also what its features are worth."""
+    network = task.network
+    if isinstance(task, SimCLRTask):
+        write_encoder(network, datamodule, device, run_dir, task.neighbours)
     parts = ("val", "test", "unknown") if len(datamodule.split.unknown) else ("val", "test")
     distances = knn_column(network, datamodule, parts, device) if "unknown" in parts else None
     counter = mask_counter(datamodule)

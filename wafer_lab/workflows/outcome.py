@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wafer_lab.data.readers import decode_grey
 from wafer_lab.data.store import Store
 from wafer_lab.errors import UserError
-from wafer_lab.evaluation import external
+from wafer_lab.evaluation import external, neighbours
 from wafer_lab.evaluation.drawings import write_figures
 from wafer_lab.evaluation.html import write_html
 from wafer_lab.evaluation.judgement import Judgement
@@ -32,6 +32,8 @@ _KEPT = (
     "metrics.json",
     "predictions.parquet",
     MASKS,
+    neighbours.FILE,
+    "encoder.safetensors",
     "predictor.json",
     "rules.csv",
     "report.md",

@@ -1,0 +1,66 @@
+"""What a run leaves that trained an encoder for others to start from."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from wafer_lab.data.batches import EpochBatches, Request
+from wafer_lab.data.datamodule import WaferDataModule
+from wafer_lab.evaluation.neighbours import FILE
+from wafer_lab.metrics.neighbours import knn_probabilities
+from wafer_lab.workflows.predict import predict_split
+
+ENCODER = "encoder.safetensors"
+
+
+def write_encoder(network: nn.Module, datamodule: WaferDataModule, device: torch.device, run_dir: Path, k: int) -> None:
+    """Write the encoder by itself, and the table of what nearest neighbours among all labelled training wafers vote.
+
+    Args:
+        network: The trained network.
+        datamodule: Set up.
+        device: Where to compute.
+        run_dir: The run's folder.
+        k: How many vote.
+    """
+    encoder = network.get_submodule("encoder")
+    try:
+        from safetensors.torch import save_file
+    except ModuleNotFoundError:
+        print(f"note: {ENCODER} is left out, for it needs the package safetensors; weights={run_dir} works without it")
+    else:
+        half_written = run_dir / f".{ENCODER}"
+        save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, half_written)
+        os.replace(half_written, run_dir / ENCODER)
+    voters = NeighbourVote(encoder.to(device).eval(), datamodule, device, k)
+    predict_split(voters, datamodule, ("val", "test"), device).write(run_dir / FILE)
+
+
+class NeighbourVote(nn.Module):
+    """A classifier of nothing but features: (B, C, S, S) images -> (B, C) logits of the votes of nearest neighbours.
+
+    Args:
+        encoder: In evaluation mode, on `device`.
+        datamodule: Set up; the labelled wafers of its part `train` vote.
+        device: Where to compute.
+        k: How many vote.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, encoder: nn.Module, datamodule: WaferDataModule, device: torch.device, k: int):
+        super().__init__()
+        self.encoder, self.k = encoder, k
+        self.multiclass, self.num_classes = datamodule.label_kind == "multiclass", datamodule.num_classes
+        features, labels = [], []
+        for request in EpochBatches(datamodule.first["train"], len(datamodule.split.train), datamodule.batch_size):
+            batch = datamodule.draw(Request(request.position.to(device), request.seed))
+            features.append(encoder(batch.image))
+            labels.append(batch.target)
+        self.features, self.labels = torch.cat(features), torch.cat(labels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits whose softmax, or sigmoid of multi-label data, is the share of the votes."""
+        votes = knn_probabilities(self.features, self.labels, self.encoder(image), self.num_classes, self.k)
+        return votes.clamp(min=1e-6).log() if self.multiclass else votes.logit(1e-6)
