@@ -190,7 +190,7 @@ def _no_password(cfg: DictConfig) -> Iterator[Problem]:
 
 
 def _files_exist(cfg: DictConfig) -> Iterator[Problem]:
-    for key in ("data.path", "data.external", "data.labelled", "ckpt_path"):
+    for key in ("data.path", "data.external", "data.labelled", "task.teacher", "ckpt_path"):
         path = value_at(cfg, key)
         if isinstance(path, str) and not Path(path).exists():
             yield Problem(key, f"there is nothing at {path}; check the path")

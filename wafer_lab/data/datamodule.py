@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wafer_lab.data.batches import Batch, EpochBatches, Request, Requests
-from wafer_lab.data.labelled import labelled_only, read_labelled
+from wafer_lab.data.labelled import Labelled, labelled_only, read_labelled
 from wafer_lab.data.masks import image_labels, mask_classes
 from wafer_lab.data.near_duplicates import near_duplicate_groups
 from wafer_lab.data.prepare import cached
@@ -298,7 +298,7 @@ class WaferDataModule(pl.LightningDataModule):
     def hidden_labels(self, batch: Batch) -> Tensor:
         """What the data know of wafers whose labels were hidden, like `Batch.target`; to watch training by."""
         if self._truth is None or self._truth.device != batch.row.device:
-            self._truth = torch.from_numpy(np.ascontiguousarray(self.label)).to(batch.row.device)
+            self._truth = torch.from_numpy(self.label.copy()).to(batch.row.device)
         return self._truth[batch.row]
 
     def _loader(self, sampler: EpochBatches | JointBatches, dataset: Dataset[Any]) -> DataLoader[Any]:
@@ -343,7 +343,7 @@ class WaferDataModule(pl.LightningDataModule):
         elif self.group == "none":
             content = np.arange(len(store), dtype=np.uint64)
         whole = split(self.label, content, lot=store.lot, vendor=store.vendor_split, **self.split_options)
-        whole = without_judged(whole, content, store.lot if self.split_options["method"] == "lot" else None)
+        whole = without_judged(whole, content, self._lots)
         if self.leave_out:
             whole = leave_out(whole, self._left_out(), content)
         if self.limit is not None:
@@ -352,12 +352,20 @@ class WaferDataModule(pl.LightningDataModule):
             if self.label_fraction != 1:
                 raise UserError("data.labelled and data.label_fraction both choose training wafers; set only one")
             found = read_labelled(self.labelled_file, self.class_names, self.target, len(store))
-            lot = store.lot if self.split_options["method"] == "lot" else None
-            whole, self.label = labelled_only(whole, self.label, found, content, lot)
+            whole, self.label = labelled_only(whole, self.label, found, content, self._lots)
         if self.label_fraction == 1:
             return whole
         kept, hidden = subset(whole.train, strata(self.label[whole.train]), self.label_fraction, self.seed)
         return replace(whole, train=kept, unlabelled=np.union1d(whole.unlabelled, hidden))
+
+    @property
+    def _lots(self) -> NDArray[np.str_] | None:
+        """(N,) lot names, where no lot may stand on two sides."""
+        return self.store.lot if self.split_options["method"] == "lot" else None
+
+    def relabel(self, found: Labelled) -> None:
+        """Train on the rows that it names, under its labels; before `setup`. See `labelled.labelled_only`."""
+        self.split, self.label = labelled_only(self.split, self.label, found, self.store.content, self._lots)
 
     def _left_out(self) -> NDArray[np.bool_]:
         """(N,) bool, True for the rows of the store that are of a class to leave out."""

@@ -19,12 +19,12 @@ _NOTHING = "none"  # of labels that may hold together: none of them
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a file of answers says.
+    """What a file of answers, or a model, says.
 
     Attributes:
         file: Its name.
         index: (n,) int64 rows of the source, in the file's order, each once.
-        label: (n,) int16 classes or (n, C) int8 of 0/1; -1 where the file gives none.
+        label: (n,) int16 classes or (n, C) int8 of 0/1; -1 where it gives none.
     """
 
     file: str

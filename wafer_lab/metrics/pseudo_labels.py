@@ -11,9 +11,9 @@ from torchmetrics import Metric
 class PseudoLabels(Metric):
     """Counts pseudo-labels: how many were sure enough to count, of which classes, and how many of those were right.
 
-    `compute()` gives `mask_rate`, the share of wafers (of multi-label data, labels) that counted; `pseudo_accuracy`, the
-    share of those that were right where the truth is known; and `pseudo/<class>`, how the counted ones spread over the
-    classes. All in [0, 1], 0 where there was nothing.
+    `compute()` gives `mask_rate`, the share of wafers (of multi-label data, labels) that counted; `pseudo_accuracy`,
+    the share of those that were right where the truth is known; and `pseudo/<class>`, how the counted ones spread over
+    the classes. All in [0, 1], 0 where there was nothing.
 
     Args:
         class_names: C names.

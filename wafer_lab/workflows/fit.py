@@ -28,6 +28,7 @@ from wafer_lab.workflows.novelty import knn_column
 from wafer_lab.workflows.outcome import Gallery
 from wafer_lab.workflows.predict import predict_split
 from wafer_lab.workflows.pretraining import write_encoder
+from wafer_lab.workflows.pseudo_labels import add_pseudo_labels, report
 from wafer_lab.workflows.quiet import silence
 
 
@@ -74,6 +75,7 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
     elsewhere = external_set(datamodule)
     settings: Evaluation = build(cfg.evaluation)
     check_settings(settings, datamodule.class_names, datamodule.label_kind, datamodule.views)
+    pseudo = add_pseudo_labels(cfg, datamodule)
     task = build_task(cfg, config, datamodule)
     datamodule.setup()  # which loads what the task trains on
     resumes_from, earlier = check_resumable(cfg.ckpt_path, task.record) if cfg.ckpt_path else (None, {})
@@ -87,7 +89,7 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
         trainer, callbacks = build_trainer(cfg, tracked.logger, candidate.callbacks if candidate else None)
         device = trainer.strategy.root_device  # after fit the task is back on the CPU
         if together.is_first(trainer):
-            print(run_files.opening(cfg, datamodule, task), flush=True)
+            print(run_files.opening(cfg, datamodule, task), *report(pseudo, datamodule, run_dir), sep="\n", flush=True)
             outcome.remove(run_dir)
         trainer.fit(task, datamodule=datamodule, ckpt_path=resumes_from, weights_only=True)
         together.part(trainer)
