@@ -6,7 +6,7 @@ the dependency.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -15,6 +15,8 @@ from wafer_lab.models.attention import AttentionName, build_attention
 from wafer_lab.models.deformable import DeformConv
 from wafer_lab.models.encoder import Encoder
 from wafer_lab.models.weights import torchvision_weights
+
+Stem = Literal["7x7", "3x3", "3x3/2"]
 
 
 def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -122,14 +124,15 @@ class ResNet(Encoder):
         in_channels: int,
         block: type[Residual],
         depths: tuple[int, int, int, int],
-        stem: Literal["7x7", "3x3"],
+        stem: Stem,
         attention: AttentionName | None,
         reduction: int,
         width: int,
         deformable: Sequence[int],
     ) -> None:
         super().__init__()
-        self.conv1 = conv(in_channels, width, 7, stride=2) if stem == "7x7" else conv(in_channels, width, 3)
+        size, stride = {"7x7": (7, 2), "3x3": (3, 1), "3x3/2": (3, 2)}[stem]
+        self.conv1 = conv(in_channels, width, size, stride)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "7x7" else nn.Identity()
@@ -153,7 +156,7 @@ class ResNet(Encoder):
             yield x
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Compute the last stage's output, ``(B, num_features, h, w)``; h = S/32, with the 3x3 stem S/8."""
+        """Compute the last stage's output, ``(B, num_features, h, w)``; h = S/32; stem 3x3: S/8, 3x3/2: S/16."""
         *_, last = self.forward_stages(x)
         return last
 
@@ -180,7 +183,7 @@ class ResNet(Encoder):
 def resnet(
     in_channels: int,
     depth: Literal[18, 34, 50] = 18,
-    stem: Literal["7x7", "3x3"] = "7x7",
+    stem: Stem = "7x7",
     attention: Literal["cbam", "se", "eca"] | None = None,
     reduction: int = 16,
     width: int = 64,
@@ -193,7 +196,7 @@ def resnet(
         in_channels: Channels of the canvas.
         depth: 18, 34 or 50.
         stem: "7x7" is the paper's: stride 2, then max pooling. "3x3" is CIFAR's: no reduction, 16 times the
-            work; for small canvases.
+            work; for small canvases. "3x3/2" has stride 2 and no pooling: 4 times the work.
         attention: "cbam", "se" or "eca" after each of the four stages.
         reduction: Bottleneck of "cbam" and "se"; "eca" has none.
         width: Channels of the first stage. The paper's 64 makes 512 features, at depth 50 2048.
@@ -208,8 +211,8 @@ def resnet(
     """
     if depth not in LAYOUTS:
         raise UserError(f"depth is {depth}; choose one of {', '.join(map(str, LAYOUTS))}")
-    if stem not in ("7x7", "3x3"):
-        raise UserError(f"stem is {stem!r}; choose 7x7 or 3x3")
+    if stem not in get_args(Stem):
+        raise UserError(f"stem is {stem!r}; choose {', '.join(get_args(Stem))}")
     if not set(deformable) <= {1, 2, 3, 4}:
         raise UserError(f"deformable is {list(deformable)}; choose stages from 1, 2, 3 and 4, e.g. [3,4]")
     block, depths = LAYOUTS[depth]
