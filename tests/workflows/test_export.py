@@ -12,6 +12,7 @@ from wafer_lab.cli.app import app
 from wafer_lab.data.simulator import Simulator
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.views import wafers
+from wafer_lab.export import card, zoo
 from wafer_lab.export.predictor import WaferModel
 from wafer_lab.tracking.mlflow_tracker import MLflowTracker
 from wafer_lab.tracking.registry import register
@@ -207,3 +208,76 @@ def test_the_command_line(exported, tmp_path):
         refused = CliRunner().invoke(app, arguments)
         assert isinstance(refused.exception, UserError)
         assert says in str(refused.exception)
+
+
+@pytest.fixture
+def zoo_folder(tmp_path, monkeypatch):
+    """An empty zoo in place of the checkout's."""
+    monkeypatch.setenv("WAFER_LAB_ZOO", str(tmp_path / "zoo"))
+    return tmp_path / "zoo"
+
+
+def test_a_run_becomes_a_model_of_the_zoo(trained, zoo_folder, tmp_path, monkeypatch):
+    run = ["export", str(trained.run_dir), "--zoo"]
+    monkeypatch.setattr(zoo, "LIMIT", 100_000)  # less than at 16 bits
+    done = CliRunner().invoke(app, [*run, "tiny", "--note", "It is small."])
+    assert done.exit_code == 0, done.output
+    facts = card.read(zoo_folder / "tiny.md")
+    assert facts["file"]["weight_bits"] == 8
+    assert facts["file"]["bytes"] == (zoo_folder / "tiny.onnx").stat().st_size <= 100_000
+    assert facts["scores"]["f1_macro"][0] == pytest.approx(trained.scores["test/f1_macro"], abs=1e-4)
+    assert facts["data"]["split_digest"] == trained.predictions.split_digest
+    assert facts["data"]["test"] == facts["agreement"]["wafers"] == 48
+    assert facts["agreement"]["same"] >= 46
+    page = (zoo_folder / "tiny.md").read_text()
+    assert page == card.page(facts)
+    assert "It is small." in page
+    assert str(trained.run_dir.parent) not in page
+    np.save(tmp_path / "a.npy", np.ones((26, 30)))
+    done = CliRunner().invoke(app, ["predict", "zoo:tiny", str(tmp_path / "a.npy"), "--out", str(tmp_path / "o.csv")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "o.csv").read_text().count("\n") == 2
+    for arguments, says in [
+        (["predict", "zoo:tinny", "a.npy", "--out", "x.csv"], "did you mean zoo:tiny?; it has tiny"),
+        (["demo", "zoo:"], "it has tiny"),
+        ([*run, "a/b"], "no name for a model"),
+        ([*run, "tiny", "--tta", "d4"], "leave out --tta"),
+        ([*run, "tiny", "--data", str(tmp_path)], "simulated"),
+        (["export", str(trained.run_dir), "--note", "x"], "--zoo NAME"),
+    ]:
+        refused = CliRunner().invoke(app, arguments)
+        assert isinstance(refused.exception, UserError), refused
+        assert says in str(refused.exception)
+    (zoo_folder / "tiny.onnx").unlink()
+    with pytest.raises(UserError, match="clone of the repository"):
+        zoo.located("zoo:tiny")
+
+
+@pytest.mark.parametrize(("bits", "error"), [(16, 2**-11), (8, 0.5 / 127)])
+def test_rounded_weights_are_off_by_half_a_step_at_most(exported, tmp_path, bits, error):
+    from onnx import load, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    from wafer_lab.export.compress import compress
+
+    said = compress(exported, bits, tmp_path / "small.onnx")
+    assert said == WaferModel(tmp_path / "small.onnx").description
+    assert said.made["weight_bits"] == bits
+    assert said.predictor == WaferModel(exported).predictor
+    before, after = load(exported), load(tmp_path / "small.onnx")
+    whole = {tensor.name: numpy_helper.to_array(tensor) for tensor in before.graph.initializer}
+    kept = {tensor.name for tensor in after.graph.initializer}
+    rounded = [name for name in whole if name not in kept]
+    assert rounded
+    steps = [node for node in after.graph.node if node.op_type == "Cast" and node.input[0] in kept - whole.keys()]
+    del after.graph.node[len(steps) * (2 if bits == 8 else 1) :], after.graph.output[:], after.graph.input[:]
+    values = ReferenceEvaluator(after, verbose=0)
+    for name in rounded:
+        weight, found = whole[name], np.asarray(values.run([name], {})[0])
+        largest = np.abs(weight).reshape(len(weight), -1).max(1)
+        assert (np.abs(found - weight).reshape(len(weight), -1).max(1) <= error * largest * 1.001).all()
+    maps = training_rows(range(100))
+    difference = np.abs(
+        WaferModel(tmp_path / "small.onnx").probabilities(maps) - WaferModel(exported).probabilities(maps)
+    )
+    assert 0 < difference.max() < 0.02

@@ -10,10 +10,14 @@ import typer
 
 from wafer_lab.cli.waiting import waiting
 from wafer_lab.errors import UserError
+from wafer_lab.export.zoo import located
 
 
 def demo(
-    model: Annotated[Path, typer.Argument(help="A run's folder, a .ckpt file, or an exported .onnx file.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="A run's folder, a .ckpt file, an exported .onnx file, or a model that is here: zoo:NAME."),
+    ],
     host: Annotated[
         str, typer.Option(help="Address to listen on. 0.0.0.0: everybody in the network may look and upload.")
     ] = "127.0.0.1",
@@ -23,6 +27,7 @@ def demo(
 
     Nothing is fetched from elsewhere, and nothing is sent there. Uploads are deleted when the server ends.
     """
+    model = located(model)
     if not model.exists():
         raise UserError(f"there is no model at {model}; name a run's folder, a .ckpt file or an exported .onnx file")
     if find_spec("gradio") is None:

@@ -12,6 +12,7 @@ import typer
 
 from wafer_lab.cli.waiting import waiting
 from wafer_lab.errors import UserError
+from wafer_lab.export.zoo import located
 
 if TYPE_CHECKING:
     from wafer_lab.data.rows import Source
@@ -30,7 +31,10 @@ class Segmentation(StrEnum):
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run's folder, a .ckpt file, or an exported .onnx file.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="A run's folder, a .ckpt file, an exported .onnx file, or a model that is here: zoo:NAME."),
+    ],
     input: Annotated[
         Path,
         typer.Argument(
@@ -61,6 +65,7 @@ def predict(
     """
     if out.suffix != ".json" and (images or scale or segmentation != Segmentation.RLE):
         raise UserError("--images, --scale and --segmentation are about masks; write them with --out masks.json")
+    model = located(model)
     if not model.exists():
         raise UserError(f"there is no model at {model}; name a run's folder, a .ckpt file or an exported .onnx file")
     if watch:

@@ -19,6 +19,7 @@ from wafer_lab.errors import UserError
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.predictor.predictor import Predictor, fit_predictor
 from wafer_lab.evaluation.views import wafers
+from wafer_lab.export.compress import compress
 from wafer_lab.export.description import Description
 from wafer_lab.export.graph import Drawing, WaferGraph
 from wafer_lab.export.onnx_file import OPSET, write_onnx
@@ -48,7 +49,13 @@ class Exported(NamedTuple):
 
 
 def export_run(
-    run: Path, out: Path, tta: TTA | None = None, int8: bool = False, prune: float | None = None, epochs: int = 2
+    run: Path,
+    out: Path,
+    tta: TTA | None = None,
+    int8: bool = False,
+    prune: float | None = None,
+    epochs: int = 2,
+    bits: int = 32,
 ) -> Exported:
     """Write a trained network, with all that stands before and behind it, as one .onnx file.
 
@@ -60,6 +67,7 @@ def export_run(
         int8: Compute in integers of 8 bits, calibrated on the run's training wafers.
         prune: Share of the weights to set to zero first, see `wafer_lab.workflows.prune`; None: none.
         epochs: Of fine-tuning after pruning.
+        bits: That a weight takes in the file: 32, 16 or 8, see `wafer_lab.export.compress`. Not with `int8`.
 
     Raises:
         UserError: The run is not whole, the network cannot be exported, or `out` cannot be written.
@@ -76,20 +84,27 @@ def export_run(
         made |= {"pruned": round(pruned.zeros, 4), "epochs": epochs}
     graph = WaferGraph(loaded.network, loaded.predictor, drawing_of(loaded))
     description = describe_run(run, loaded, graph, metrics, made)
-    if datamodule is None or not int8:
+    if not int8 and bits == 32:
         write_onnx(graph, description, out)
         return Exported(out, description)
+    with TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole.onnx"
+        write_onnx(graph, description, whole)
+        if datamodule is None or not int8:
+            return Exported(out, compress(whole, bits, out))
+        return Exported(out, _quantised(whole, datamodule, description, out))
+
+
+def _quantised(whole: Path, datamodule: WaferDataModule, description: Description, out: Path) -> Description:
+    """Compute in integers; returns what the new file says of itself."""
     from wafer_lab.export.quantise import quantise
 
     # The scores are those of the network before its numbers were rounded, and what was usual is so no longer.
     record = {**description.record, "metrics_before_int8": description.record["metrics"], "metrics": {}}
     record.pop("usual", None)
     description = replace(description, record=record, made={**description.made, "int8": True})
-    with TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole.onnx"
-        write_onnx(graph, description, whole)
-        quantise(whole, training_wafers(datamodule), description, out)
-    return Exported(out, description)
+    quantise(whole, training_wafers(datamodule), description, out)
+    return description
 
 
 def register_run(run: Path, file: Path, name: str, alias: str | None) -> Registered:
@@ -168,7 +183,8 @@ def describe_run(
     usual = None if made else usual_of(run, loaded.predictor)
     if usual is not None:
         record["usual"] = usual.to_dict()
-    versions = {"opset": OPSET, "torch": torch.__version__, "wafer_lab": wafer_lab.__version__}
+    facts = {"opset": OPSET, "torch": torch.__version__, "wafer_lab": wafer_lab.__version__}
+    facts["parameters"] = sum(parameter.numel() for parameter in loaded.network.parameters())
     return Description(
         kind=graph.drawing.kind,
         canvas=graph.drawing.canvas,
@@ -177,7 +193,7 @@ def describe_run(
         activation=graph.activation,
         padding=encoder.padding if isinstance(encoder, TimmEncoder) else 0,
         record={"name": loaded.config.get("name", run.name), **record, "metrics": dict(metrics)},
-        made={**versions, **made},
+        made={**facts, **made},
     )
 
 
