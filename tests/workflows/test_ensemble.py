@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from scipy.special import softmax
 
 from wafer_lab.config.build import build
@@ -77,10 +77,12 @@ def commanded(tmp_path, stores):
         from wafer_lab.config.resolvers import register
 
         register()
-        places = [f"paths.outputs={tmp_path}", f"paths.run={tmp_path}/run", "name=run", "tracking=none"]
+        places = [f"paths.outputs={tmp_path}", "name=run", "tracking=none"]
         small = ["debug=smoke", "data.source.num_wafers=400", f"paths.cache={stores}", "figures=false"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             whole = compose("train", overrides=[*places, *small, *overrides], return_hydra_config=True)
+            with open_dict(whole):
+                whole.hydra.runtime.output_dir = str(tmp_path / "run")  # as hydra.main does, for paths.run
             HydraConfig.instance().set_config(whole)
             plain = OmegaConf.to_container(whole, resolve=False)
             del plain["hydra"]

@@ -63,7 +63,8 @@ def variant(cfg: DictConfig, overrides: Sequence[str], what: str) -> tuple[DictC
         whole = whole_config([*typed, *overrides])
     except HydraException as error:
         raise UserError(f"{what}: {' '.join(overrides)} does not compose ({str(error).splitlines()[0]})") from None
+    own = {"name": str(cfg.name), "paths": {"run": str(cfg.paths.run)}}  # read before the choices are others
     with chosen(whole):
-        made = OmegaConf.merge(plain(whole), {"name": cfg.name, "paths": {"run": str(cfg.paths.run)}})
+        made = OmegaConf.merge(plain(whole), own)
     assert isinstance(made, DictConfig)
     return made, whole
