@@ -20,7 +20,7 @@ def ensemble_sizes(curves: Mapping[str, Sequence[Row]], score: str, title: str =
         score: name of the score.
         title: over the panel.
     """
-    figure = style.canvas(6.8, 4.2, title)
+    figure = style.canvas(8.2, max(4.0, 0.27 * len(curves)), title)
     axes = figure.subplots()
     handles: list[Any] = []
     labels: list[str] = []
@@ -39,7 +39,7 @@ def ensemble_sizes(curves: Mapping[str, Sequence[Row]], score: str, title: str =
         labels.append(style.short(group))
     if handles:
         handles, labels = [*handles, reach], [*labels, "pale: lowest to highest"]
-    style.legend(axes, handles, labels, columns=4)
+    style.legend(axes, handles, labels, "right")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("members")
     axes.set_ylabel(score, parse_math=False)

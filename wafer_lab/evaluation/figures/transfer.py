@@ -17,7 +17,7 @@ def label_curves(curves: Mapping[str, Sequence[Sequence[float]]], score: str, ti
         score: name of the score.
         title: over the panel.
     """
-    figure = style.canvas(6.8, 4.2, title)
+    figure = style.canvas(8.2, max(4.0, 0.27 * len(curves)), title)
     axes = figure.subplots()
     handles, labels = [], []
     counts = [row[0] for rows in curves.values() for row in rows]
@@ -36,7 +36,7 @@ def label_curves(curves: Mapping[str, Sequence[Sequence[float]]], score: str, ti
             axes.plot(np.full(len(single), row[0] * shift), single, ".", color=str(drawn["color"]), alpha=0.5)
         handles.append(bars)
         labels.append(style.short(source))
-    style.legend(axes, handles, labels, columns=3)
+    style.legend(axes, handles, labels, "right")
     style.log_scale(axes, "x", np.array(counts))
     axes.set_xlabel("labelled training wafers")
     axes.set_ylabel(score, parse_math=False)
