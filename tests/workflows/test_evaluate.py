@@ -105,6 +105,7 @@ def test_mistakes_change_nothing(run, tmp_path):
     with pytest.raises(UserError, match=r"no val rows \(it has test\)"):
         evaluate(run, {})
     shutil.copytree(run, run / "fold_0")
+    (run / "predictor.json").unlink()
     with pytest.raises(UserError, match=r"several models.*: fold_0"):
         evaluate(run, {})
     with pytest.raises(UserError, match="is not a run's folder"):

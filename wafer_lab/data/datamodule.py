@@ -23,6 +23,7 @@ from wafer_lab.data.rows import Target
 from wafer_lab.data.split import Method, Split, leave_out, limited, split, strata, subset, without_judged
 from wafer_lab.data.store import Source, Store
 from wafer_lab.data.streams import LABELLED, JointBatches, SideBySide, Stream
+from wafer_lab.data.train_subsets import scarce, without_fold
 from wafer_lab.data.views import TTA, VIEWS
 from wafer_lab.errors import UserError
 from wafer_lab.processes import WHOLE, Share
@@ -55,6 +56,8 @@ class WaferDataModule(pl.LightningDataModule):
         folds: Number of folds of a kfold split.
         label_fraction: Fraction of every class's training labels to keep, at least one each; the others become
             unlabelled rows.
+        train_without: Which of `folds` equal parts of the training labels to leave out, so that models of an ensemble
+            differ in what they saw and are still selected and judged on the same wafers; None keeps all.
         labelled: CSV file of the training wafers to use, with labels where they are not the source's own; the others
             become unlabelled rows. See `wafer_lab.data.labelled.read_labelled`. None uses all.
         limit: Use at most this many labelled wafers, at least 3, in the proportions of classes and parts; None uses
@@ -74,6 +77,7 @@ class WaferDataModule(pl.LightningDataModule):
     """
 
     kind = "maps"
+    scarce = ""  # a warning where the label fraction is below one wafer of a class
 
     def __init__(
         self,
@@ -94,6 +98,7 @@ class WaferDataModule(pl.LightningDataModule):
         fold: int = 0,
         folds: int = 5,
         label_fraction: float = 1.0,
+        train_without: int | None = None,
         labelled: str | None = None,
         limit: int | None = None,
         leave_out: Sequence[str] = (),
@@ -125,7 +130,7 @@ class WaferDataModule(pl.LightningDataModule):
             "method": split, "val": val, "test": test, "seed": seed, "fold": fold, "folds": folds
         }  # fmt: skip
         self.seed, self.label_fraction, self.limit, self.run_seed = seed, label_fraction, limit, run_seed
-        self.leave_out, self.labelled_file = tuple(leave_out), labelled
+        self.leave_out, self.labelled_file, self.train_without = tuple(leave_out), labelled, train_without
         if group not in get_args(Group):
             raise UserError(f"unknown data.group '{group}'; choose one of {', '.join(get_args(Group))}")
         self.group = group
@@ -353,10 +358,14 @@ class WaferDataModule(pl.LightningDataModule):
                 raise UserError("data.labelled and data.label_fraction both choose training wafers; set only one")
             found = read_labelled(self.labelled_file, self.class_names, self.target, len(store))
             whole, self.label = labelled_only(whole, self.label, found, content, self._lots)
-        if self.label_fraction == 1:
+        if self.label_fraction < 1:
+            self.scarce = scarce(self.label[whole.train], self.class_names, self.label_fraction)
+            kept, hidden = subset(whole.train, strata(self.label[whole.train]), self.label_fraction, self.seed)
+            whole = replace(whole, train=kept, unlabelled=np.union1d(whole.unlabelled, hidden))
+        if self.train_without is None:
             return whole
-        kept, hidden = subset(whole.train, strata(self.label[whole.train]), self.label_fraction, self.seed)
-        return replace(whole, train=kept, unlabelled=np.union1d(whole.unlabelled, hidden))
+        folds, fold = self.split_options["folds"], self.train_without
+        return without_fold(whole, strata(self.label), content, folds, fold, self.seed)
 
     @property
     def _lots(self) -> NDArray[np.str_] | None:

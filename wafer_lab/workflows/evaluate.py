@@ -16,7 +16,7 @@ from wafer_lab.evaluation.neighbours import judge_neighbours
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.settings import Evaluation
 from wafer_lab.workflows import outcome
-from wafer_lab.workflows.finished import read_config, settings_of, store_of
+from wafer_lab.workflows.finished import PREDICTOR, read_config, settings_of, store_of
 from wafer_lab.workflows.outcome import Gallery
 
 
@@ -46,7 +46,7 @@ def evaluate(
         raise UserError("--rename is about the classes of --external; name that too")
     config = read_config(run)
     parts = sorted(file.parent.name for file in run.glob("*/predictions.parquet"))
-    if parts:
+    if parts and not (run / PREDICTOR).is_file():  # an ensemble has its own beside those of its members
         raise UserError(f"{run} holds several models, each with a predictor; evaluate one of them: {', '.join(parts)}")
     predictions = Predictions.read(run / "predictions.parquet")
     judgement = judge_predictions(predictions, replace(settings_of(config), **changes))
@@ -60,7 +60,7 @@ def evaluate(
         judgement = judge_external(judgement, tested)
         tested.write(out or run)
     judgement = judge_neighbours(judgement, run)
-    outcome.write(run, judgement, config, _gallery(config, predictions), out)
+    outcome.write(run, judgement, config, gallery(config, predictions), out)
     return judgement
 
 
@@ -80,7 +80,7 @@ def _masks(
     return judge_masks(masks, settings)
 
 
-def _gallery(config: Mapping[str, Any], predictions: Predictions) -> Gallery | None:
+def gallery(config: Mapping[str, Any], predictions: Predictions) -> Gallery | None:
     """The run's wafers, where its data is still at hand and what it was."""
     try:
         store = store_of(config)

@@ -54,12 +54,13 @@ def child(cfg: DictConfig, name: str, changes: Mapping[str, Any]) -> DictConfig:
 
 
 @contextmanager
-def parent(cfg: DictConfig, children: Sequence[DictConfig]) -> Iterator[Run]:
+def parent(cfg: DictConfig, children: Sequence[DictConfig], tags: Mapping[str, str] | None = None) -> Iterator[Run]:
     """Open the run that others stand in, or open it again where it was stopped.
 
     Args:
         cfg: Its config.
         children: Those of the runs within; all are checked before the first one starts.
+        tags: Of the run in the tracker, beside the revision of the code.
 
     Raises:
         UserError: A config cannot work, or the folder holds a run with other settings.
@@ -75,14 +76,15 @@ def parent(cfg: DictConfig, children: Sequence[DictConfig]) -> Iterator[Run]:
     _check_same(cfg)
     known = run_dir / "tracked_run"  # its id in the tracker
     earlier = known.read_text() if known.is_file() else None
-    config, tags = resolved(cfg), {"git_revision": git_revision()}
+    config, told = resolved(cfg), {"git_revision": git_revision(), **(tags or {})}
     with (
         run_files.claim(run_dir, config, resumes=(run_dir / "config.yaml").is_file()),
-        build(cfg.tracking).run(cfg.name, run_files.choices() | config, tags, resumes=earlier) as tracked,
+        build(cfg.tracking).run(cfg.name, run_files.choices() | config, told, resumes=earlier) as tracked,
     ):
         if tracked.id:
             write_text(known, tracked.id)
-        print(f"\nrun    {cfg.name}: {len(children)} fits; finished ones are kept\nfolder {run_dir}", flush=True)
+        fits = f"{len(children)} fits; finished ones are kept" if children else "of finished runs"
+        print(f"\nrun    {cfg.name}: {fits}\nfolder {run_dir}", flush=True)
         try:
             yield tracked
         except (KeyboardInterrupt, Terminated):

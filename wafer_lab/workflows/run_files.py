@@ -83,11 +83,12 @@ def opening(cfg: DictConfig, datamodule: WaferDataModule, task: Task) -> str:
     job = HydraConfig.get().job if HydraConfig.initialized() else None
     overrides = f"  ({job.override_dirname})" if job and job.override_dirname else ""
     resumes = f"\nresumes {cfg.ckpt_path}" if cfg.ckpt_path else ""
+    scarce = f"\nwarning: {datamodule.scarce}" if datamodule.scarce else ""
     return (
         f"\nrun    {cfg.name}{overrides}\n"
         f"data   {datamodule.store.header.name}: {counts}; split {datamodule.split_digest}\n"
         f"model  {weights:,} parameters, {datamodule.in_channels} x {datamodule.canvas} x {datamodule.canvas} input\n"
-        f"folder {cfg.paths.run}{resumes}"
+        f"folder {cfg.paths.run}{resumes}{scarce}"
     )
 
 

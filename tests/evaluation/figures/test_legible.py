@@ -29,7 +29,13 @@ def multiclass_figures(target, probabilities, names) -> dict[str, Callable[[], F
     support = dict.fromkeys(names, 12345)
     means, lows, highs = np.transpose(list(levels.values()))
     seeds = [[mean - 0.01, mean] for mean in means]
+    grown = {
+        name: [(k, m, m - 0.02, m + 0.02, m - 0.01, m + 0.01) for k, m in ((1, v), (2, v + 0.01))] for name, v in rates
+    }
+    labelled = {name: [(k, v, v - 0.02, v + 0.02, v - 0.01, v) for k in (90, 900)] for name, v in rates}
     return {
+        "ensemble_sizes": lambda: figures.ensemble_sizes(grown, "f1", "a title"),
+        "label_curves": lambda: figures.label_curves(labelled, "f1", "a title"),
         "confusion_matrix": lambda: figures.confusion_matrix(target, decisions, names, "multiclass", "a title"),
         "per_class_f1": lambda: figures.per_class_f1(scores, intervals, support, "a title"),
         "roc_curves": lambda: figures.roc_curves(target, probabilities, names, "multiclass", "a title"),

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.comparison.factors import name as setting_name
-from wafer_lab.evaluation.comparison.significance import estimate, exactly_right, holm, mcnemar, merged, two_sided
+from wafer_lab.evaluation.comparison.significance import (
+    estimate,
+    exactly_right,
+    holm,
+    mcnemar,
+    merged,
+    resamples_for,
+    two_sided,
+)
 from wafer_lab.evaluation.intervals import judge, resampled
 from wafer_lab.evaluation.resampling import several_lots
 from wafer_lab.evaluation.views import Wafers
@@ -24,8 +32,6 @@ from wafer_lab.evaluation.views import Wafers
 LOWER = frozenset(
     ("escape_rate", "false_alarm_rate", "escapes", "false_alarms", "cost", "ece", "ece_mass", "ece_classwise")
 ) | {"brier", "nll"}
-# A bootstrap p-value is at least 2 / (R + 1). With R this many times the tests, Holm's correction can still find one.
-_RESAMPLES_PER_TEST = 80
 # Where only judge's scores are wanted.
 _FEW = 20
 
@@ -201,7 +207,7 @@ def compare(
         UserError: there is no such score or baseline, or no val score to choose the baseline by.
     """
     groups = _grouped(runs)
-    resamples = max(resamples, _RESAMPLES_PER_TEST * 2 * (len(groups) - 1))
+    resamples = resamples_for(2 * (len(groups) - 1), resamples)
     ranking = score.startswith(("auroc", "average_precision"))
     facts: dict[str, Any] = {"normal": normal, "cost": cost, "lot": test.lot}
     scores, draws = [], []

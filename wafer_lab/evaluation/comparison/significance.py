@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LEVEL = 0.95
+# A bootstrap p-value is at least 2 / (R + 1). With R this many times the tests, Holm's correction can still find one.
+_RESAMPLES_PER_TEST = 80
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -49,6 +51,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
+def resamples_for(tests: int, least: int) -> int:
+    """How many bootstrap resamples it takes for Holm's correction over so many tests to be able to find one."""
+    return max(least, _RESAMPLES_PER_TEST * tests)
+
+
 def exactly_right(decisions: NDArray[Any], target: NDArray[Any]) -> NDArray[np.bool_]:
     """(N,) whether a wafer's class, or every one of its labels, is right."""
     same = np.asarray(decisions == target)
@@ -64,6 +71,37 @@ def estimate(value: float, draws: NDArray[np.float64]) -> tuple[float, float, fl
     """
     low, high = np.quantile(draws[~np.isnan(draws)], [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(value), float(low), float(high)
+
+
+def over_runs(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean over training runs, by Student's t: it covers other runs, not other test wafers.
+
+    Args:
+        values: a score, or a difference, of each of n runs; nan bounds for one run.
+
+    Returns:
+        Low and high.
+    """
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    reach = t_quantile(len(values) - 1) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return float(np.mean(values)) - reach, float(np.mean(values)) + reach
+
+
+# Of 1 to 9 degrees of freedom.
+_T = (12.70620, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600, 2.26216)
+_Z = 1.959964
+
+
+def t_quantile(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t; the expansion is Fisher and Cornish's, Technometrics 2, 1960, to 2e-4."""
+    if freedom <= len(_T):
+        return _T[freedom - 1]
+    z, n = _Z, float(freedom)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / n + second / n**2 + third / n**3
 
 
 def two_sided(draws: NDArray[np.float64]) -> float:

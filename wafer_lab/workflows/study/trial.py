@@ -11,8 +11,6 @@ import lightning.pytorch as pl
 import numpy as np
 import optuna
 import torch
-from hydra import compose
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from wafer_lab.config.build import build, resolved
@@ -32,6 +30,7 @@ from wafer_lab.workflows.candidate import Candidate
 from wafer_lab.workflows.fit import fit
 from wafer_lab.workflows.nested import child
 from wafer_lab.workflows.study.settings import Study
+from wafer_lab.workflows.variants import chosen, plain, whole_config
 
 _TIMED = 30  # passes, after a few that warm up
 _FEW = 100  # resamples, as few as intervals may be made of
@@ -60,19 +59,13 @@ def composed(overrides: Sequence[str], sampled: Mapping[str, Any], study: str, f
     Raises:
         UserError: the sampled values do not go together.
     """
-    usual = HydraConfig.instance().cfg
     lines = [*overrides, *(override(key, value) for key, value in sampled.items())]
-    whole = compose("train", overrides=lines, return_hydra_config=True)
-    try:
-        HydraConfig.instance().set_config(whole)
-        plain: Any = OmegaConf.to_container(whole, resolve=False)
-        del plain["hydra"]
-        own: Any = OmegaConf.merge(plain, {"name": study, "paths": {"run": str(folder.parent)}})
+    whole = whole_config(lines)
+    with chosen(whole):
+        own: Any = OmegaConf.merge(plain(whole), {"name": study, "paths": {"run": str(folder.parent)}})
         made = child(own, folder.name, {"workflow": dict(own.workflow)})
         refuse(problems(made))
         yield made
-    finally:
-        HydraConfig.instance().cfg = usual
 
 
 def fits_of(cfg: DictConfig, seeds: int) -> list[DictConfig]:

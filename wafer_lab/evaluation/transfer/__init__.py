@@ -1,0 +1,1 @@
+"""What pretrained weights are worth at each number of labels."""

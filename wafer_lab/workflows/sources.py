@@ -1,0 +1,103 @@
+"""Where the encoders of several runs start: from nothing, from weights, or from what is pretrained first."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from wafer_lab.errors import UserError
+from wafer_lab.workflows.nested import child, fit_once
+from wafer_lab.workflows.variants import chosen, variant
+
+#: What a source may be: weights as the key `weights` takes them, null for none, `simclr`, or arguments of a run that
+#: is trained first.
+Given = str | Sequence[str] | None
+#: Sources that are pretrained first, by their name.
+PRETRAINED: dict[str, Sequence[str]] = {"simclr": ("task=simclr",)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One starting point.
+
+    Attributes:
+        name: What it is called.
+        weights: As the key `weights` takes them; None for none, and where they are yet to be trained.
+        pretraining: The config of the run that trains them first, if one does.
+        hydra: The same with Hydra's node.
+    """
+
+    name: str
+    weights: str | None = None
+    pretraining: DictConfig | None = None
+    hydra: DictConfig | None = None
+
+    def ready(self) -> str | None:
+        """The weights, trained first where they have to be; started again, those that were finished are kept."""
+        if self.pretraining is None:
+            return self.weights
+        with chosen(self.hydra):
+            fit_once(self.pretraining)
+        return str(self.pretraining.paths.run)
+
+
+def read_sources(cfg: DictConfig, given: Mapping[str, Given]) -> list[Source]:
+    """The sources that a workflow's config names.
+
+    Args:
+        cfg: The run's config.
+        given: Name -> what it is.
+
+    Raises:
+        UserError: A name is no folder's name, or the arguments of a pretraining do not compose.
+    """
+    return [_source(cfg, check_name("workflow.sources", name), what) for name, what in given.items()]
+
+
+def _source(cfg: DictConfig, name: str, what: Given) -> Source:
+    overrides = PRETRAINED.get(what) if isinstance(what, str) else what
+    if overrides is None:
+        assert what is None or isinstance(what, str)
+        return Source(name, what)
+    if not overrides or not all(isinstance(text, str) for text in overrides):
+        raise UserError(
+            f"workflow.sources.{name} must be null, imagenet, a file, a run's folder, simclr, or a list of arguments "
+            f"such as ['task=simclr'], not {list(overrides)}"
+        )
+    made, whole = variant(cfg, overrides, f"workflow.sources.{name}")
+    return Source(name, pretraining=child(made, f"pretrain_{name}", {}), hydra=whole)
+
+
+def check_name(key: str, name: Any) -> str:
+    """A name that is part of a folder's.
+
+    Raises:
+        UserError: It is not.
+    """
+    text = str(name)
+    if not text or not text.replace("-", "").replace("_", "").isalnum():
+        raise UserError(f"{key}: {text!r} names a folder; use letters, digits, - and _")
+    return text
+
+
+def check_different(key: str, values: Iterable[Any]) -> list[Any]:
+    """A list that has something in it, and nothing twice.
+
+    Raises:
+        UserError: It has not.
+    """
+    found = list(values)
+    if not found:
+        raise UserError(f"{key} is empty; name at least one")
+    if twice := [value for value in found if found.count(value) > 1]:
+        raise UserError(f"{key} names {twice[0]} twice; name every one once")
+    return found
+
+
+def with_weights(cfg: DictConfig, weights: str | None) -> DictConfig:
+    """A new config that starts from other weights."""
+    made = OmegaConf.merge(cfg, {"weights": weights})
+    assert isinstance(made, DictConfig)
+    OmegaConf.set_readonly(made, True)
+    return made
