@@ -54,12 +54,13 @@ def child(cfg: DictConfig, name: str, changes: Mapping[str, Any]) -> DictConfig:
 
 
 @contextmanager
-def parent(cfg: DictConfig, children: Sequence[DictConfig]) -> Iterator[Run]:
+def parent(cfg: DictConfig, children: Sequence[DictConfig], fits: int | None = None) -> Iterator[Run]:
     """Open the run that others stand in, or open it again where it was stopped.
 
     Args:
         cfg: Its config.
         children: Those of the runs within; all are checked before the first one starts.
+        fits: How many there will be, where the configs of some depend on what comes before them.
 
     Raises:
         UserError: A config cannot work, or the folder holds a run with other settings.
@@ -82,7 +83,9 @@ def parent(cfg: DictConfig, children: Sequence[DictConfig]) -> Iterator[Run]:
     ):
         if tracked.id:
             write_text(known, tracked.id)
-        print(f"\nrun    {cfg.name}: {len(children)} fits; finished ones are kept\nfolder {run_dir}", flush=True)
+        print(
+            f"\nrun    {cfg.name}: {fits or len(children)} fits; finished ones are kept\nfolder {run_dir}", flush=True
+        )
         try:
             yield tracked
         except (KeyboardInterrupt, Terminated):
