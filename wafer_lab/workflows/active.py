@@ -75,29 +75,32 @@ def active(
             `fit`.
     """
     names = _names(cfg, [acquisition] if isinstance(acquisition, str) else acquisition, seeds, oracle)
-    if oversample < 1 or passes < 2:
-        raise UserError(f"workflow.oversample={oversample} must be at least 1, and workflow.passes={passes} at least 2")
-    settings: Evaluation = build(cfg.evaluation)
     datamodule: WaferDataModule = build(cfg.data)
     datamodule.open_and_split()
     plan = Rounds(cfg, datamodule, start, balanced, batch, rounds, oracle, passes, oversample)
     plan.check()
+    return _compared(plan, names, seeds, score)
+
+
+def _compared(plan: Rounds, names: Sequence[str], seeds: Sequence[int], score: str) -> ActiveResult:
+    """Run all rounds of every acquisition and seed, and leave the result."""
+    cfg, run_dir = plan.cfg, Path(plan.cfg.paths.run)
+    settings: Evaluation = build(cfg.evaluation)
     each = [(seed, name) for seed in seeds for name in names]
-    keys = dict.fromkeys(plan.folder(name, seed, r).name for seed, name in each for r in range(rounds + 1))
-    run_dir = Path(cfg.paths.run)
+    fits = {plan.folder(name, seed, number) for seed, name in each for number in range(plan.rounds + 1)}
     points: list[Point] = []
     last: list[float] = []
-    with parent(cfg, [plan.child(names[0], seed, 0) for seed in seeds], fits=len(keys)) as tracked:
+    with parent(cfg, [plan.child(names[0], seed, 0) for seed in seeds], fits=len(fits)) as tracked:
         for seed, name in each:
             for one in plan.run(name, seed):
                 points.append(_point(name, seed, one.number, len(one.labelled.index), one.result, score))
             last.append(one.result.monitored)
         leave(cfg, points, settings, score, tracked)
-        if one.number < rounds:
-            questions = plan.folder(name, seed, one.number + 1) / FILE
+        if one.number < plan.rounds:
             print(
-                f"\n{batch} wafers wait for labels in {questions}: write {', '.join(datamodule.class_names)} into its "
-                f"column label. Then go on: the same command with hydra.run.dir={run_dir}",
+                f"\nwafers wait for labels in {plan.folder(name, seed, one.number + 1) / FILE}: write "
+                f"{', '.join(plan.datamodule.class_names)} into its column label. Then go on: the same command with "
+                f"hydra.run.dir={run_dir}",
                 flush=True,
             )
     return ActiveResult(run_dir, float(np.mean(last)), points)

@@ -65,6 +65,10 @@ class Rounds:
         """
         if min(self.batch, self.rounds) < 1:
             raise UserError(f"workflow.batch={self.batch} and workflow.rounds={self.rounds} must be at least 1")
+        if self.oversample < 1 or self.passes < 2:
+            raise UserError(
+                f"workflow.oversample={self.oversample} and workflow.passes={self.passes} must be at least 1 and 2"
+            )
         left, asked = len(self.side()) - len(self.first(0)), self.batch * self.rounds
         if asked > left:
             why = f"{self.rounds} rounds of {self.batch} wafers are {asked}, and the pool has {left} after the start"
