@@ -54,13 +54,16 @@ def child(cfg: DictConfig, name: str, changes: Mapping[str, Any]) -> DictConfig:
 
 
 @contextmanager
-def parent(cfg: DictConfig, children: Sequence[DictConfig], tags: Mapping[str, str] | None = None) -> Iterator[Run]:
+def parent(
+    cfg: DictConfig, children: Sequence[DictConfig], tags: Mapping[str, str] | None = None, fits: int | None = None
+) -> Iterator[Run]:
     """Open the run that others stand in, or open it again where it was stopped.
 
     Args:
         cfg: Its config.
         children: Those of the runs within; all are checked before the first one starts.
         tags: Of the run in the tracker, beside the revision of the code.
+        fits: How many there will be, where the configs of some depend on what comes before them.
 
     Raises:
         UserError: A config cannot work, or the folder holds a run with other settings.
@@ -83,8 +86,9 @@ def parent(cfg: DictConfig, children: Sequence[DictConfig], tags: Mapping[str, s
     ):
         if tracked.id:
             write_text(known, tracked.id)
-        fits = f"{len(children)} fits; finished ones are kept" if children else "of finished runs"
-        print(f"\nrun    {cfg.name}: {fits}\nfolder {run_dir}", flush=True)
+        number = fits or len(children)
+        told = f"{number} fits; finished ones are kept" if number else "of finished runs"
+        print(f"\nrun    {cfg.name}: {told}\nfolder {run_dir}", flush=True)
         try:
             yield tracked
         except (KeyboardInterrupt, Terminated):

@@ -3,6 +3,7 @@
 They need numpy, matplotlib and `wafer_lab.metrics` only; `save` writes one as PNG.
 """
 
+from wafer_lab.evaluation.figures.budget import label_budget
 from wafer_lab.evaluation.figures.calibration import conformal, reliability
 from wafer_lab.evaluation.figures.classes import masks_iou, per_class_f1, pr_curves, roc_curves
 from wafer_lab.evaluation.figures.confusion import confusion_matrix
@@ -29,6 +30,7 @@ __all__ = [
     "exact_match_by_count",
     "heatmaps",
     "importance",
+    "label_budget",
     "label_curves",
     "learning_curves",
     "main_effects",
