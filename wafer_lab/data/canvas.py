@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wafer_lab.data.gathers import look_up, read_grids
+
 Encoding = Literal["one_hot", "grey", "masks", "grey_rgb", "imagenet", "inception"]
 
 # What each channel of the published ImageNet networks was standardised by, on levels in [0, 1].
@@ -85,7 +87,7 @@ def render(maps: Maps, index: Tensor, size: int, d4: Tensor | None = None) -> Te
     Returns:
         (B, S, S) uint8 die states.
     """
-    return _read(maps.cells, _places(maps, index, size, d4), size)
+    return read_grids(maps.cells, *_places(maps, index, size, d4))
 
 
 def render_masked(
@@ -105,26 +107,23 @@ def render_masked(
     """
     if windows is None:
         places = _places(maps, index, size, d4)
-        return _read(maps.cells, places, size), None if maps.masks is None else _read(maps.masks, places, size)
-    places, seen = _window_places(maps, index, size, d4, windows)
-    states = _read(maps.cells, places, size) * seen
-    return states, None if maps.masks is None else _read(maps.masks, places, size) * seen
+        return read_grids(maps.cells, *places), None if maps.masks is None else read_grids(maps.masks, *places)
+    down, across, seen = _window_places(maps, index, size, d4, windows)
+    states = read_grids(maps.cells, down, across) * seen
+    return states, None if maps.masks is None else read_grids(maps.masks, down, across) * seen
 
 
-def _read(cells: Tensor, places: Tensor, size: int) -> Tensor:
-    return torch.index_select(cells, 0, places).view(-1, size, size)
-
-
-def _places(maps: Maps, index: Tensor, size: int, d4: Tensor | None) -> Tensor:
-    """(B * size * size,) the place in `maps.cells` that every pixel of the canvases shows."""
+def _places(maps: Maps, index: Tensor, size: int, d4: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(B, size) each: the places in `maps.cells` where lines of the canvases start, and those of columns from there."""
     height, width = maps.height[index][:, None], maps.width[index][:, None]
     row, column = _visited(size, d4, index.device)
     down, across = _transposed(_centre(row, height, size) * width, _centre(column, width, size), d4)
-    start = maps.offset[index][:, None] + (down[:, :, None] + across[:, None, :]).flatten(1)
-    return start.view(-1)
+    return maps.offset[index][:, None] + down, across
 
 
-def _window_places(maps: Maps, index: Tensor, size: int, d4: Tensor | None, windows: Windows) -> tuple[Tensor, Tensor]:
+def _window_places(
+    maps: Maps, index: Tensor, size: int, d4: Tensor | None, windows: Windows
+) -> tuple[Tensor, Tensor, Tensor]:
     """As `_places`, and (B, S, S) uint8: 1 where a pixel lies on the map; elsewhere its place is that of some die."""
     height, width = maps.height[index][:, None], maps.width[index][:, None]
     row, column = _visited(size, d4, index.device)
@@ -133,8 +132,7 @@ def _window_places(maps: Maps, index: Tensor, size: int, d4: Tensor | None, wind
     low, high = _transposed((row >= 0) & (row < height), (column >= 0) & (column < width), d4)
     row, column = row.clamp(min=0).minimum(height - 1), column.clamp(min=0).minimum(width - 1)
     down, across = _transposed(row * width, column, d4)
-    start = maps.offset[index][:, None] + (down[:, :, None] + across[:, None, :]).flatten(1)
-    return start.view(-1), (low[:, :, None] & high[:, None, :]).to(torch.uint8)
+    return maps.offset[index][:, None] + down, across, (low[:, :, None] & high[:, None, :]).to(torch.uint8)
 
 
 def _visited(size: int, d4: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -188,8 +186,7 @@ def encode(states: Tensor, encoding: Encoding) -> Tensor:
     Returns:
         (B, C, H, W) float32, channels_last in memory; in [0, 1] but for `imagenet`.
     """
-    table = _levels(encoding, states.device)
-    return torch.nn.functional.embedding(states.int(), table).permute(0, 3, 1, 2)
+    return look_up(states, _levels(encoding, states.device)).permute(0, 3, 1, 2)
 
 
 @cache
