@@ -25,7 +25,7 @@ from wafer_lab.workflows import nested, run
 from wafer_lab.workflows.compare import compare
 from wafer_lab.workflows.evaluate import evaluate
 from wafer_lab.workflows.finished import read_config
-from wafer_lab.workflows.members import plan
+from wafer_lab.workflows.members import finished, plan
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SMALL = ["workflow=ensemble", "workflow.seeds=[0,1]", "model.width=4"]
@@ -241,14 +241,14 @@ def test_finished_runs_answer_together(tiny, leave, table, kind, fits):
     assert changed.scores["test/f1_macro"] > worth["ensemble/members/1/f1_macro"]
 
 
-def test_finished_runs_of_groups_are_compared(tiny, leave, table):
-    folders = [leave(name, table(seed=k)) for k, name in enumerate("abcd")]
-    groups = f"{{scratch: [{folders[0]}, {folders[1]}], pretrained: [{folders[2]}, {folders[3]}]}}"
-    cfg = tiny("workflow=ensemble", f"workflow.runs={groups}")
-    run(cfg)
-    text = (Path(cfg.paths.run) / "ensemble.md").read_text()
-    assert "| ensemble of 2 pretrained | ensemble of 2 scratch |" in text
-    assert "| mixed | 4 |" in text
+def test_finished_runs_may_come_in_groups(leave, table):
+    folders = [str(leave(name, table(seed=k))) for k, name in enumerate("abc")]
+    members, groups = finished({"scratch": folders[:2], "pretrained": folders[2:]})
+    assert [(run.folder.name, group) for run, group in zip(members, groups, strict=True)] == [
+        ("a", "scratch"), ("b", "scratch"), ("c", "pretrained"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="the same run is given twice"):
+        finished({"scratch": folders[:2], "pretrained": folders[1:]})
 
 
 @pytest.mark.parametrize(
