@@ -25,7 +25,7 @@ from wafer_lab.workflows import nested, run
 from wafer_lab.workflows.compare import compare
 from wafer_lab.workflows.evaluate import evaluate
 from wafer_lab.workflows.finished import read_config
-from wafer_lab.workflows.members import plan
+from wafer_lab.workflows.members import finished, plan
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SMALL = ["workflow=ensemble", "workflow.seeds=[0,1]", "model.width=4"]
@@ -156,21 +156,24 @@ def test_members_by_fold_share_val_and_test_and_go_without_different_wafers(tiny
 
 
 def test_members_of_several_models_and_from_a_pretraining(commanded, fits):
-    choices = ["workflow=ensemble", "workflow.seeds=null", "model.width=4", "workflow.models=[wafer_cnn,resnet18]"]
-    with commanded(*choices, "workflow.sources={first: ['loss=focal']}") as cfg:
-        before = OmegaConf.to_yaml(cfg)
-        with pytest.raises(UserError, match=r"pretrain_first does not fit ResNet.*model: .*WaferCNN"):
+    choices = ["workflow=ensemble", "model.width=4", "workflow.sources={first: ['loss=focal']}"]
+    with commanded(*choices, "workflow.seeds=[0]", "workflow.models=[wafer_cnn,resnet18]") as cfg:
+        large = plan(cfg, [0], ["wafer_cnn", "resnet18"], None, None)[1]
+        assert (large.name, large.config.model.depth, large.config.model.width) == ("resnet18", 18, 4)
+        with pytest.raises(UserError, match=r"trains the encoder of WaferCNN\(.* first, .* not fit resnet\("):
             run(cfg)
+        assert fits == []
+        assert not Path(cfg.paths.run).exists()
+    with commanded(*choices, "workflow.seeds=[0,1]", "workflow.models=[wafer_cnn]") as cfg:
+        before = OmegaConf.to_yaml(cfg)
+        run(cfg)
         assert OmegaConf.to_yaml(cfg) == before
-    assert fits == ["pretrain_first", "first_wafer_cnn", "first_resnet18"]
+    assert fits == ["pretrain_first", "first_wafer_cnn_seed_0", "first_wafer_cnn_seed_1"]
     folder = Path(cfg.paths.run)
     first, second = (yaml.safe_load((folder / name / "config.yaml").read_text()) for name in fits[:2])
     assert first["loss"]["_target_"].endswith("FocalLoss")
     assert second["loss"]["_target_"].endswith("CrossEntropyLoss")
     assert (first["weights"], second["weights"]) == (None, str(folder / "pretrain_first"))
-    with commanded(*choices) as cfg:
-        small, large = plan(cfg, None, ["wafer_cnn", "resnet18"], None, None)
-        assert (large.config.model.depth, large.config.model.width, small.config.model.width) == (18, 4, 4)
 
 
 def test_the_run_of_an_ensemble_names_its_finished_members(tiny, recorded, leave, table):
@@ -238,14 +241,14 @@ def test_finished_runs_answer_together(tiny, leave, table, kind, fits):
     assert changed.scores["test/f1_macro"] > worth["ensemble/members/1/f1_macro"]
 
 
-def test_finished_runs_of_groups_are_compared(tiny, leave, table):
-    folders = [leave(name, table(seed=k)) for k, name in enumerate("abcd")]
-    groups = f"{{scratch: [{folders[0]}, {folders[1]}], pretrained: [{folders[2]}, {folders[3]}]}}"
-    cfg = tiny("workflow=ensemble", f"workflow.runs={groups}")
-    run(cfg)
-    text = (Path(cfg.paths.run) / "ensemble.md").read_text()
-    assert "| ensemble of 2 pretrained | ensemble of 2 scratch |" in text
-    assert "| mixed | 4 |" in text
+def test_finished_runs_may_come_in_groups(leave, table):
+    folders = [str(leave(name, table(seed=k))) for k, name in enumerate("abc")]
+    members, groups = finished({"scratch": folders[:2], "pretrained": folders[2:]})
+    assert [(run.folder.name, group) for run, group in zip(members, groups, strict=True)] == [
+        ("a", "scratch"), ("b", "scratch"), ("c", "pretrained"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="the same run is given twice"):
+        finished({"scratch": folders[:2], "pretrained": folders[1:]})
 
 
 @pytest.mark.parametrize(

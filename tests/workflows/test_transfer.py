@@ -184,6 +184,15 @@ def test_what_cannot_be_studied_is_said_and_leaves_nothing(tiny, options, says):
     assert not Path(cfg.paths.run).exists()
 
 
+def test_weights_of_another_encoder_are_refused_before_anything_is_trained(tiny, monkeypatch, tmp_path):
+    torch.save(WaferCNN(3, width=8).state_dict(), tmp_path / "other.pth")
+    monkeypatch.setattr(nested, "fit", None)
+    cfg = tiny(*SMALL, f"+workflow.sources.other={tmp_path / 'other.pth'}")
+    with pytest.raises(UserError, match=r"other\.pth does not fit WaferCNN"):
+        run(cfg)
+    assert not Path(cfg.paths.run).exists()
+
+
 def test_a_study_without_an_unseen_wafer_is_refused(tiny, monkeypatch):
     cfg = tiny(*SMALL)
     every = build(cfg.data)

@@ -2,7 +2,7 @@
 
 import copy
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self, get_args
 
@@ -131,12 +131,7 @@ class WaferDataModule(pl.LightningDataModule):
         }  # fmt: skip
         self.seed, self.label_fraction, self.limit, self.run_seed = seed, label_fraction, limit, run_seed
         self.leave_out, self.labelled_file, self.train_without = tuple(leave_out), labelled, train_without
-        if group not in get_args(Group):
-            raise UserError(f"unknown data.group '{group}'; choose one of {', '.join(get_args(Group))}")
-        self.group = group
-        if views not in VIEWS:
-            raise UserError(f"unknown data.views '{views}'; choose one of {', '.join(VIEWS)}")
-        self.views = VIEWS[views]
+        self.group, self.views = _one_of("group", group, get_args(Group)), VIEWS[_one_of("views", views, VIEWS)]
         self.sample_weights: NDArray[np.float64] | None = None
         #: What the training batches hold; a task that wants other than labelled wafers says so before `setup`.
         self.streams: tuple[Stream, ...] = LABELLED
@@ -386,3 +381,10 @@ class WaferDataModule(pl.LightningDataModule):
         out = [self.class_names.index(name) for name in self.leave_out]
         label = self.label
         return np.asarray(np.isin(label, out) if label.ndim == 1 else (label[:, out] == 1).any(axis=1))
+
+
+def _one_of(key: str, value: Any, choices: Collection[str]) -> Any:
+    """The value of a setting that has names to choose from."""
+    if value not in choices:
+        raise UserError(f"unknown data.{key} '{value}'; choose one of {', '.join(choices)}")
+    return value

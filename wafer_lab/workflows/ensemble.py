@@ -23,7 +23,7 @@ from wafer_lab.workflows.evaluate import gallery
 from wafer_lab.workflows.finished import FinishedRun, check_comparable, read_run, run_id
 from wafer_lab.workflows.members import Runs, adopted, finished, plan, unique_names
 from wafer_lab.workflows.nested import parent
-from wafer_lab.workflows.sources import Given
+from wafer_lab.workflows.sources import Given, check_fit
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ def ensemble(
     first = [one.pretraining for one in starts.values() if one.pretraining is not None]
     tags = {"members": " ".join(filter(None, (run_id(run.folder) for run in done)))} if done else {}
     with parent(cfg, [*first, *(one.config for one in planned)], tags) as tracked:
+        check_fit((one.source, one.config) for one in planned)
         made = provenance()
         weights = {name: start.ready() for name, start in starts.items()}
         trained = [read_run(one.trained(weights[one.source.name])) for one in planned]

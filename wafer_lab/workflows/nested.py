@@ -87,8 +87,8 @@ def parent(
         if tracked.id:
             write_text(known, tracked.id)
         number = fits or len(children)
-        told = f"{number} fits; finished ones are kept" if number else "of finished runs"
-        print(f"\nrun    {cfg.name}: {told}\nfolder {run_dir}", flush=True)
+        size = f"{number} fits; finished ones are kept" if number else "of finished runs"
+        print(f"\nrun    {cfg.name}: {size}\nfolder {run_dir}", flush=True)
         try:
             yield tracked
         except (KeyboardInterrupt, Terminated):

@@ -6,7 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from wafer_lab.config.build import build, resolved
 from wafer_lab.errors import UserError
+from wafer_lab.models.weights import load_weights
 from wafer_lab.workflows.nested import child, fit_once
 from wafer_lab.workflows.variants import chosen, variant
 
@@ -67,6 +69,39 @@ def _source(cfg: DictConfig, name: str, what: Given) -> Source:
         )
     made, whole = variant(cfg, overrides, f"workflow.sources.{name}")
     return Source(name, pretraining=child(made, f"pretrain_{name}", {}), hydra=whole)
+
+
+def check_fit(starts: Iterable[tuple[Source, DictConfig]]) -> None:
+    """Refuse weights of another encoder before anything is trained.
+
+    Args:
+        starts: Sources, each with the config of a run that starts from it.
+
+    Raises:
+        UserError: The weights do not fit the run's encoder, or will not when they are trained.
+    """
+    known = set()
+    for source, cfg in starts:
+        if (key := (source.name, str(resolved(cfg)["model"]))) in known or source == Source(source.name):
+            continue
+        known.add(key)
+        encoder = build(cfg.model)
+        if source.weights is not None:
+            load_weights(encoder, source.weights)
+        elif source.pretraining is not None:
+            theirs = build(source.pretraining.model)
+            shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (encoder, theirs)]
+            if shapes[0] != shapes[1]:
+                raise UserError(
+                    f"workflow.sources.{source.name} trains the encoder of {_model(source.pretraining)} first, which "
+                    f"does not fit {_model(cfg)}; use one model, or a source for each"
+                )
+
+
+def _model(cfg: DictConfig) -> str:
+    said = {key: value for key, value in resolved(cfg)["model"].items() if key != "_target_"}
+    name = str(cfg.model._target_).rpartition(".")[2]
+    return f"{name}({', '.join(f'{key}={value}' for key, value in said.items())})"
 
 
 def check_name(key: str, name: Any) -> str:

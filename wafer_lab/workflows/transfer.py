@@ -19,7 +19,7 @@ from wafer_lab.evaluation.views import wafers
 from wafer_lab.tracking.tracker import Run as Tracked
 from wafer_lab.workflows.nested import child, fit_once, parent
 from wafer_lab.workflows.seen import Seen, seen_by
-from wafer_lab.workflows.sources import Given, Source, check_different, read_sources, with_weights
+from wafer_lab.workflows.sources import Given, Source, check_different, check_fit, read_sources, with_weights
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def transfer(
     cells = [(start, fraction, seed) for start in starts for fraction in sorted(fractions) for seed in places]
     children = [_child(cfg, *cell) for cell in cells]
     with parent(cfg, [*first, *children]) as tracked:
+        check_fit((cell[0], one) for cell, one in zip(cells, children, strict=True))
         weights = {start.name: start.ready() for start in starts}
         target: WaferDataModule = build(cfg.data)
         target.open_and_split()
