@@ -89,7 +89,7 @@ def test_rounds_grow_out_of_the_training_side_and_survive_a_kill(tiny, monkeypat
 
 
 def test_a_person_labels(tiny, capsys):
-    cfg = tiny(*SMALL, "workflow.oracle=file", "workflow.batch=5")
+    cfg = tiny(*SMALL, "workflow.oracle=file", "workflow.batch=5", "workflow.start=null", "data.label_fraction=0.1")
     folder = Path(cfg.paths.run)
     start(cfg)
     questions = folder / "hybrid_seed_0_round_1" / "to_label.csv"
@@ -103,7 +103,10 @@ def test_a_person_labels(tiny, capsys):
     given = [f"{line['index']},{name}" for line, name in zip(asked, answers, strict=False)]
     questions.write_text("\n".join(["index,label", *given]))
     result = start(cfg)
-    assert [point.labels for point in result.points] == [20, 24]
+    known = build(cfg.data)
+    known.open_and_split()
+    assert [point.labels for point in result.points] == [len(known.split.train), len(known.split.train) + 4]
+    assert {int(line["index"]) for line in asked} <= set(known.split.unlabelled)
     trained = build(OmegaConf.load(folder / "hybrid_seed_0_round_1" / "config.yaml").data)
     trained.open_and_split()
     rows = [int(line["index"]) for line in asked[:4]]
@@ -149,7 +152,7 @@ def test_a_model_is_asked_what_every_acquisition_needs(tiny, data):
         (["workflow.start=null"], r"the pool has 0 after the start; set workflow\.start"),
         (["workflow.start=5"], r"workflow\.start=5 is too few .* takes 9"),
         (["workflow.acquisition=bald"], r"head\.dropout=0\.0; set head\.dropout=0\.3"),
-        (["data.label_fraction=0.5"], "leave data.labelled and data.label_fraction out"),
+        (["data.labelled=train.py"], "leave data.labelled out"),
         (["workflow.oracle=file", "workflow.acquisition=[hybrid,margin]"], "one acquisition and one seed"),
         (["workflow.seeds=[1,1]"], "every seed once"),
         (["workflow.rounds=0"], "must be at least 1"),

@@ -108,8 +108,8 @@ def _compared(plan: Rounds, names: Sequence[str], seeds: Sequence[int], score: s
 
 def _names(cfg: DictConfig, acquisition: Sequence[str], seeds: Sequence[int], oracle: Oracle) -> list[str]:
     """The acquisitions to run, checked; with labels at hand random is always among them, last."""
-    if cfg.data.labelled is not None or cfg.data.label_fraction != 1:
-        raise UserError("workflow=active chooses the labels itself; leave data.labelled and data.label_fraction out")
+    if cfg.data.labelled is not None:
+        raise UserError("workflow=active chooses the labelled wafers itself; leave data.labelled out")
     if not seeds or not acquisition or len(set(seeds)) < len(seeds):
         raise UserError("workflow.seeds and workflow.acquisition need at least one entry, and every seed once")
     for name in acquisition:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from wafer_lab.active.acquisition import NAMES, choose
 from wafer_lab.active.start import start
 from wafer_lab.data.datamodule import WaferDataModule
-from wafer_lab.data.labelled import Labelled, joinable, read_labelled, write_labelled
+from wafer_lab.data.labelled import Labelled, read_labelled, write_labelled
 from wafer_lab.errors import UserError
 from wafer_lab.workflows.fit import FitResult
 from wafer_lab.workflows.nested import child, fit_once
@@ -78,10 +78,8 @@ class Rounds:
 
     def side(self) -> Rows:
         """The rows of the training side; those without a label are among them where somebody can be asked for one."""
-        split, store = self.datamodule.split, self.datamodule.store
-        lot = store.lot if self.datamodule.split_options["method"] == "lot" else None
-        unlabelled = joinable(split, store.content, lot) if self.oracle == "file" else split.train[:0]
-        return np.union1d(split.train, unlabelled)
+        split = self.datamodule.split
+        return np.union1d(split.train, split.unlabelled) if self.oracle == "file" else split.train
 
     def first(self, seed: int) -> Rows:
         """The rows of the start: all that have a label, or some of them."""
@@ -97,8 +95,8 @@ class Rounds:
 
     def child(self, name: str, seed: int, number: int, labelled: Path | None = None) -> DictConfig:
         """The config of a round."""
-        changes = {"seed": seed} | ({"data": {"labelled": str(labelled)}} if labelled else {})
-        return child(self.cfg, self.folder(name, seed, number).name, changes)
+        data = {"labelled": str(labelled), "label_fraction": 1.0} if labelled else {}
+        return child(self.cfg, self.folder(name, seed, number).name, {"seed": seed, "data": data})
 
     def run(self, name: str, seed: int) -> Iterator[Round]:
         """The rounds of one acquisition; they end before time where a person has to label wafers first.
