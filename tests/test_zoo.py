@@ -21,8 +21,8 @@ ZOO = Path(__file__).resolve().parents[1] / "zoo"
 MODELS = sorted(ZOO.glob("*.onnx"))
 SAMPLES = {"mixedwm38": "mixedwm38_sample.npz", "images": "sem_sample"}
 DATAMODULES = {"maps": "wafer_lab.data.maps.MapDataModule", "images": "wafer_lab.data.images.ImageDataModule"}
-# Wafers to judge, each in one view: seconds.
-ASKED = 800
+# Pixels of all views to judge: seconds.
+ASKED = 800 * 64**2
 
 
 def test_every_card_has_its_model():
@@ -89,8 +89,8 @@ def test_the_scores_are_those_of_the_real_sample(file, real_data, request, store
     datamodule = datamodule_of({"data": node | data["settings"]}, file, store)
     datamodule.open_and_split()
     assert datamodule.split_digest == data["split_digest"]  # so the test wafers are not those that it was trained on
-    test = datamodule.split.test
-    chosen = np.random.default_rng(1).permutation(len(test))[: ASKED // len(VIEWS[model.predictor.tta])]
+    test, pixels = datamodule.split.test, model.description.canvas**2 * len(VIEWS[model.predictor.tta])
+    chosen = np.random.default_rng(1).permutation(len(test))[: ASKED // pixels]
     picture = Gallery.of(store).picture
     probabilities = model.probabilities([picture(int(row)) for row in test[chosen]])
     said, true = model.predictor.decision(probabilities.astype(float)), datamodule.labels("test")[chosen]
