@@ -58,12 +58,16 @@ def simulate(
         typer.Option(help="One pattern per wafer as in WM-811K, or up to four as in MixedWM38."),
     ] = "multiclass",
     seed: Annotated[int, typer.Option(min=0, help="The same wafers for the same seed.")] = 0,
+    style: Annotated[
+        Literal["textbook", "fab"],
+        typer.Option(help="Clean examples, or with what real maps show beside their pattern, to train on for those."),
+    ] = "textbook",
 ) -> None:
     """Write a store of simulated wafer maps, lots and masks included."""
     from wafer_lab.data.prepare import prepare as write_store
     from wafer_lab.data.simulator import Simulator
 
-    store = write_store(Simulator(num_wafers=wafers, target=patterns, seed=seed), dest)
+    store = write_store(Simulator(num_wafers=wafers, target=patterns, seed=seed, style=style), dest)
     typer.echo(f"{dest}: {len(store):,} wafers, {len(store.header.class_names)} classes ({store.header.target})")
 
 

@@ -12,20 +12,9 @@ from numpy.typing import NDArray
 from wafer_lab.data.classes import MIXEDWM38_CLASSES, WM811K_CLASSES
 from wafer_lab.data.rows import FAIL, PASS, Kind, Rows
 from wafer_lab.data.simulator.frequencies import class_counts, class_weights, production_order, wafer_types
-from wafer_lab.data.simulator.grids import (
-    MAX_SIDE,
-    MIN_SIDE,
-    Grid,
-    background,
-    draw_shape,
-    draw_wafer,
-    make_grid,
-)
-from wafer_lab.data.simulator.patterns import NUM_TRAITS, PATTERNS
+from wafer_lab.data.simulator.grids import MAX_SIDE, MIN_SIDE, Grid, draw_wafer, make_grid
+from wafer_lab.data.simulator.styles import STYLES
 from wafer_lab.errors import UserError
-
-# Raised whenever the same parameters give other wafers, so that stores made before are made anew.
-VERSION = 1
 
 
 @dataclass
@@ -53,6 +42,8 @@ class Simulator:
         lot_similarity: Correlation, 0 to 1, between the traits of a lot's wafers that share a pattern.
         shape: Height and width in dies of every wafer, each 25 to 175; None draws a grid per lot.
         lots_per_batch: Lots in one batch of `rows`: a matter of memory, the wafers do not depend on it.
+        style: ``"textbook"``: clean examples of each pattern on even backgrounds. ``"fab"``: what real maps show
+            beside them, see docs/data.md; made to train on for real wafers.
 
     Raises:
         UserError: If a parameter is out of its range or names an unknown class.
@@ -69,6 +60,7 @@ class Simulator:
     lot_similarity: float = 0.75
     shape: tuple[int, int] | None = None
     lots_per_batch: int = 40
+    style: Literal["textbook", "fab"] = "textbook"
 
     name: str = field(init=False, default="simulator")
     kind: Kind = field(init=False, default="maps")
@@ -81,11 +73,12 @@ class Simulator:
             value = getattr(self, parameter)
             if not good(value):
                 raise UserError(f"simulator: {parameter}={value!r}; give {want}")
+        self._style = STYLES[self.style]
 
     def fingerprint(self) -> str:
         """Hash of the parameters that the wafers depend on, and of the simulator's version."""
-        parameters = [
-            VERSION,
+        parameters: list[Any] = [
+            self._style.version,
             self.target,
             self._weights,
             self.num_wafers,
@@ -97,6 +90,8 @@ class Simulator:
             float(self.lot_similarity),
             list(self.shape) if self.shape is not None else None,
         ]
+        if self.style != "textbook":
+            parameters.append(self.style)
         return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()[:16]
 
     def notes(self) -> dict[str, int | str]:
@@ -139,32 +134,30 @@ class Simulator:
     def _lot(self, lot: int, bits: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Die states and pattern bits of one lot, both (n, H, W) uint8, from a seed of the lot's own."""
         rng = np.random.default_rng([self.seed, 1, lot])
-        grid = make_grid(*(self.shape or draw_shape(rng)))
+        grid = make_grid(*(self.shape or self._style.draw_shape(rng)))
         on = draw_wafer(grid, rng)
         survival = self._background_survival(grid, on, len(bits), rng)
         patterns = np.zeros(survival.shape, np.uint8)
-        for k, pattern in enumerate(PATTERNS.values()):
+        self._style.leave_traces(survival, bits, grid, rng)
+        for k, pattern in enumerate(self._style.patterns.values()):
             hit = np.flatnonzero(bits >> k & 1)
             if len(hit):
                 kill = pattern(grid, self._traits(len(hit), rng)) * on
                 patterns[hit] |= (kill > 0).astype(np.uint8) << np.uint8(k)
                 survival[hit] *= 1 - np.float32(self.pattern_density) * kill
-        fails = rng.random(survival.shape, dtype=np.float32) >= survival
+        fails = self._style.chance(survival.shape, rng) >= survival
         return np.where(on, PASS + (FAIL - PASS) * fails.astype(np.uint8), np.uint8(0)), patterns
 
     def _background_survival(
         self, grid: Grid, on: NDArray[np.bool_], num_wafers: int, rng: np.random.Generator
     ) -> NDArray[np.float32]:
         """Probability that a die survives the random defects alone, (n, H, W) float32."""
-        low, high = np.log(self.random_defects)
-        defects = np.exp(rng.uniform(low, high) + 0.15 * rng.normal(size=(num_wafers, 1, 1)))
-        rate = (-defects / on.sum()).astype(np.float32) * background(grid, float(self.texture), rng)
-        return np.asarray(np.exp(rate, out=rate), np.float32)
+        return self._style.survival(grid, on, num_wafers, self.random_defects, self.texture, rng)
 
     def _traits(self, num_wafers: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Standard normal traits of wafers of one lot, (n, NUM_TRAITS), correlated between the wafers."""
-        shared = rng.standard_normal((1, NUM_TRAITS), dtype=np.float32)
-        own = rng.standard_normal((num_wafers, NUM_TRAITS), dtype=np.float32)
+        """Standard normal traits of wafers of one lot, (n, traits), correlated between the wafers."""
+        shared = rng.standard_normal((1, self._style.num_traits), dtype=np.float32)
+        own = rng.standard_normal((num_wafers, self._style.num_traits), dtype=np.float32)
         similarity = np.float32(self.lot_similarity)
         return np.asarray(np.sqrt(similarity) * shared + np.sqrt(1 - similarity) * own, np.float32)
 
@@ -193,6 +186,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: _pair(_number(_TINY, 1e6))(value) and value[0] <= value[1],
         "two positive numbers, low and high",
     ),
+    "style": (lambda value: value in STYLES, " or ".join(map(repr, STYLES))),
     "texture": (_number(0, 2), "a number from 0 to 2"),
     "pattern_density": (_number(_TINY, 1), "a number above 0 and at most 1"),
     "lot_similarity": (_number(0, 1), "a number from 0 to 1"),
