@@ -18,7 +18,10 @@ from wafer_lab.config.validate import problems
 CONF = Path(__file__).resolve().parents[1] / "conf"
 ALONE = {"debug", "experiment"}  # they override other groups, so they are composed one by one
 FIXED = {"hydra", "paths", "study"}  # study is of sweep.py: tests/config/test_study.py
-REFUSED = ("targets, but data.target is", "trains one model after another", "waits for the gradients of layers")
+REFUSED = (
+    "targets, but data.target is", "trains one model after another", "waits for the gradients of layers",
+    "is for wafer maps, but",
+)  # fmt: skip
 
 
 def options(group: str) -> list[str]:
@@ -58,6 +61,8 @@ def errors(overrides: list[str]) -> list[str]:
         cfg.data.path = str(CONF)
     if OmegaConf.is_interpolation(cfg.data, "num_classes"):
         cfg.data.num_classes = 3
+    if OmegaConf.is_missing(cfg.task, "teacher"):
+        cfg.task.teacher = str(CONF)
     return [str(problem) for problem in problems(cfg) if problem.level == "error"]
 
 

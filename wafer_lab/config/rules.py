@@ -77,6 +77,24 @@ def _serves_target(cfg: DictConfig) -> Iterator[Problem]:
             )
 
 
+def _serves_kind(cfg: DictConfig) -> Iterator[Problem]:
+    """A task that is not for every kind of data names those it is for in a class attribute, `kinds`."""
+    found: dict[str, Any] = {}
+    for group, attribute in (("task", "kinds"), ("data", "kind")):
+        name = value_at(cfg, f"{group}._target_")
+        try:
+            signature = read_signature(name) if isinstance(name, str) else None
+        except UnknownTargetError:
+            continue
+        found[group] = signature.attributes.get(attribute) if signature else None
+    kinds, kind = found.get("task"), found.get("data")
+    if isinstance(kinds, tuple) and isinstance(kind, str) and kind not in kinds:
+        task = str(value_at(cfg, "task._target_")).rpartition(".")[2]
+        yield Problem(
+            "task", f"{task} is for wafer maps, but the data are {kind}; set task=classification, or other data"
+        )
+
+
 def _prior_of_whole_wafers(cfg: DictConfig) -> Iterator[Problem]:
     if value_at(cfg, "data.target") == "mask" and value_at(cfg, "imbalance.tau") not in (None, 0):
         yield Problem(
@@ -227,6 +245,7 @@ RULES = (
     _data_belong_together,
     _weights_are_there,
     _serves_target,
+    _serves_kind,
     _prior_of_whole_wafers,
     _one_answer_to_imbalance,
     _mode_fits_monitor,
