@@ -105,6 +105,8 @@ def state(path):
         if "RunCheckpoint" in name:
             values = {k: Path(v).name if k.endswith("_path") else v for k, v in values.items() if k != "dirpath"}
             values["best_k_models"] = list(values["best_k_models"].values())
+            if values["monitor"] is None:
+                del values["best_model_path"]  # of last.ckpt, which a run that died before the first of it never had
         if "History" in name:
             values = [{k: v for k, v in row.items() if k != "seconds"} for row in values["epochs"]]
         kept["callbacks"][name] = values

@@ -54,7 +54,7 @@ def look_up(states: Tensor, table: Tensor) -> Tensor:
         return torch.nn.functional.embedding(states.int(), table)
     fours = states.reshape(-1).view(torch.int32)
     image = _memory.of(states.numel() * table.shape[1]).view(-1, 4 * table.shape[1])
-    for part, drawn in zip(fours.split(_CACHED), image.split(_CACHED), strict=True):
+    for part, drawn in zip(torch.split(fours, _CACHED), torch.split(image, _CACHED), strict=True):
         # The product puts the two bits of each of the four states side by side into the uppermost byte.
         key = (part * _SIDE_BY_SIDE).bitwise_right_shift_(24).bitwise_and_(255)
         torch.index_select(_of_four(table), 0, key, out=drawn)

@@ -93,17 +93,15 @@ def fit(cfg: DictConfig, nested: bool = False, candidate: Candidate | None = Non
             outcome.remove(run_dir)
         trainer.fit(task, datamodule=datamodule, ckpt_path=resumes_from, weights_only=True)
         together.part(trainer)
-        best = run_dir / "checkpoints" / "best.ckpt"
-        restore(task.network, read_checkpoint(best), best)
+        restore(task.network, read_checkpoint(best := run_dir / "checkpoints" / "best.ckpt"), best)
         monitored = float(callbacks["best"].best_model_score)
         if candidate:
             epoch = callbacks["history"].best_epoch(cfg.task.mode)
             return FitResult(run_dir, monitored, *candidate.finish(task, datamodule, device, run_dir, epoch, tracked))
         print("judging the best checkpoint on val and test", flush=True)
         predictions, counter = _predict(task, datamodule, device, run_dir)
-        made |= {"duration": f"{(time.monotonic() - started) / 60:.1f} minutes", **run_files.tags(datamodule)}
-        made |= {"weights": str(cfg.weights), "finetune": cfg.finetune.mode} if cfg.weights else {}
-        made |= callbacks["history"].best(cfg.task.mode) | ({"run_id": tracked.id} if tracked.id else {})
+        made["duration"] = f"{(time.monotonic() - started) / 60:.1f} minutes"
+        made |= run_files.facts(cfg, datamodule, tracked.id) | callbacks["history"].best(cfg.task.mode)
         outcome.write_facts(run_dir, made)
         external = external_test(task.network, datamodule, elsewhere, device, run_dir)
         judgement = judge_external(judge_predictions(predictions, settings, alternatives=not nested), external)

@@ -101,6 +101,12 @@ def tags(datamodule: WaferDataModule) -> dict[str, str]:
     }
 
 
+def facts(cfg: DictConfig, datamodule: WaferDataModule, run_id: str | None) -> dict[str, str]:
+    """What a report says of how a run was made, beside its code and its time."""
+    began = {"weights": str(cfg.weights), "finetune": cfg.finetune.mode} if cfg.weights else {}
+    return tags(datamodule) | began | ({"run_id": run_id} if run_id else {})
+
+
 def choices() -> dict[str, Any]:
     """The options chosen for the groups that people compare runs by; empty without a command line."""
     if not HydraConfig.initialized():
