@@ -1,28 +1,25 @@
-"""Batches drawn by one gather against a per-sample dataset: python benchmarks/batches.py [STORE or LSWMD.pkl].
+"""Batches drawn by gathers against the per-sample pipeline of earlier systems: python benchmarks/batches.py [WAFERS].
 
-The per-sample side is what public projects do: clip, one-hot, float and nearest resize of one map in
-`__getitem__`, rotation by k x 90 degrees and two flips, then the default collate. Both sides run in turn on the
-same maps in one process, with as many threads as torch takes (set OMP_NUM_THREADS to change that).
+The per-sample side is what they do: clip, one-hot, float and nearest resize of one map in `__getitem__`, a rotation by
+k x 90 degrees and two flips, the default collate, and a DataLoader with workers. Both sides run in turn on the same
+real maps (WAFER_LAB_REAL_DATA), on one core and on all. Beside them a plain copy of one batch, which no pipeline can
+beat by much: it shows how far from the memory's bandwidth the batch path is.
 """
 
-import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import numpy as np
 import torch
+from measuring import Sample, arguments, publish, ratio, table, turns
 from torch.utils.data import DataLoader, Dataset
 
 from wafer_lab.data.augment import MapAugment
-from wafer_lab.data.canvas import encode
+from wafer_lab.data.canvas import Maps, encode
 from wafer_lab.data.prepare import cached
-from wafer_lab.data.readers import open_source
 from wafer_lab.data.residency import gather
-from wafer_lab.data.simulator import Simulator
-from wafer_lab.data.store import Store
 
-WAFERS, BATCH, ROUNDS = 4096, 128, 5
+BATCH, ROUNDS = 128, 5
 
 
 class PerSample(Dataset):
@@ -45,45 +42,56 @@ class PerSample(Dataset):
         return image
 
 
-def per_sample(maps: list[np.ndarray], size: int, workers: int) -> float:
-    loader = DataLoader(PerSample(maps, size), BATCH, shuffle=True, num_workers=workers)
-    return _seconds(lambda: sum(len(batch) for batch in loader))
+def per_sample(loader: DataLoader) -> None:
+    for _ in loader:
+        pass
 
 
-def batched(store: Store, rows: np.ndarray, size: int) -> float:
-    maps, augment = gather(store, rows), MapAugment()
-    generator = torch.Generator().manual_seed(0)
-
-    def epoch() -> None:
-        for index in torch.randperm(len(rows)).split(BATCH):
-            encode(augment.draw(maps, index, size, generator)[0], "one_hot")
-
-    return _seconds(epoch)
+def batched(maps: Maps, size: int) -> None:
+    augment, generator = MapAugment(), torch.Generator().manual_seed(0)
+    for index in torch.randperm(len(maps.height)).split(BATCH):
+        encode(augment.draw(maps, index, size, generator)[0], "one_hot")
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def copied(batches: int, source: torch.Tensor, target: torch.Tensor) -> None:
+    for _ in range(batches):
+        target.copy_(source)
 
 
 def main() -> None:
-    source = open_source(sys.argv[1]) if len(sys.argv) > 1 else Simulator(num_wafers=WAFERS)
-    store = source if isinstance(source, Store) else cached(source, "outputs/cache")
-    rows = np.sort(np.random.default_rng(0).permutation(len(store))[:WAFERS])
-    maps = [np.array(store.map(i)) for i in rows]
-    print(f"{store.header.name}, {len(rows):,} maps, batch {BATCH}, {torch.get_num_threads()} threads")
-    print("canvas  workers  per sample, wafers/s  one gather, wafers/s  ratio (median of 5, spread)")
-    for size in (64, 224):
-        for workers in (0, 2):
-            pairs = [(per_sample(maps, size, workers), batched(store, rows, size)) for _ in range(ROUNDS)]
-            slow, fast = (median(side) for side in zip(*pairs, strict=True))
-            ratios = sorted(a / b for a, b in pairs)
-            rate = (len(rows) / slow, len(rows) / fast)
-            print(
-                f"{size:>6}  {workers:>7}  {rate[0]:>20,.0f}  {rate[1]:>20,.0f}  "
-                f"{median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
+    wafers = int((arguments() or [2048])[0])
+    sample, rows = Sample(), []
+    chosen = np.sort(np.random.default_rng(0).permutation(sample.count)[:wafers])
+    every = sample.maps()
+    maps = [every[i] for i in chosen]
+    ragged = gather(cached(sample, "outputs/cache"), chosen)
+    cores = torch.get_num_threads()
+    for threads in dict.fromkeys((1, cores)):
+        torch.set_num_threads(threads)
+        for size in (64, 224):
+            workers = 0 if threads == 1 else threads
+            loader = DataLoader(
+                PerSample(maps, size), BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
             )
+            found = turns(
+                {
+                    "per sample": partial(per_sample, loader),
+                    "batch path": partial(batched, ragged, size),
+                    "copy": partial(copied, -(-wafers // BATCH), *torch.ones(2, BATCH, size, size, 3)),
+                },
+                ROUNDS,
+            )
+            # On one core the CPU's seconds count: whoever else is on the machine does not show in them.
+            clock = 1 if threads == 1 else 0
+            slow, fast, bare = ([turn[clock] for turn in found[side]] for side in found)
+            rates = (f"{wafers / median(side):,.0f}" for side in (slow, fast, bare))
+            rows.append((threads, size, workers, *rates, ratio(slow, fast), ratio(fast, bare)))
+    head = (
+        "cores", "canvas", "workers", "per sample, wafers/s", "batch path, wafers/s", "plain copy, wafers/s",
+        "per sample / batch path, time", "batch path / copy, time",
+    )  # fmt: skip
+    words = f"{wafers:,} real maps, batches of {BATCH} in float32, medians and spread of {ROUNDS} turns; on one core "
+    publish("batches", words + "seconds are the CPU's, on several the clock's.", table(head, rows))
 
 
 if __name__ == "__main__":
