@@ -92,7 +92,7 @@ def test_what_does_not_exist_is_refused(maps):
 def test_canvases_without_augmentation_are_the_maps(maps):
     datamodule = maps("mapped")
     request = next(iter(datamodule.val_dataloader().sampler))
-    states, masks, answered = Canvases(datamodule.place, 24, None)[request]
+    states, masks, answered = Canvases(datamodule.place, 24, (None,))[request]
     assert masks is None
     assert torch.equal(answered.position, request.position)
     assert np.array_equal(states.numpy(), datamodule.states(request.position))
