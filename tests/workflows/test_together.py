@@ -18,7 +18,7 @@ from wafer_lab.workflows import together
 from wafer_lab.workflows.fit import fit
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# In float32, as the final predictions are: not every machine has bfloat16, and it rounds the sums of two processes apart.
+# In float32: not every machine has bfloat16, which would round the sums of two processes apart.
 SMALL = (
     "debug=smoke", "data.source.num_wafers=400", "data.limit=249", "figures=false", "imbalance=balanced_sampler",
     "trainer.precision=32-true",
