@@ -5,6 +5,7 @@ Compares the encoder of a finished run with its own random weights and with plai
 """
 
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -41,18 +42,16 @@ def main() -> None:
         "the run's encoder": loaded.network.get_submodule("encoder"),
     }
     print(f"{k} neighbours among {len(datamodule.split.train):,} labelled wafers; chance is the largest class\n")
-    print("| features | test macro F1 | accuracy |\n| --- | --- | --- |")
-    for name, encoder in encoders.items():
-        vote = NeighbourVote(encoder.to(device).eval(), datamodule, device, k)
+    print("| features | whitened | test macro F1 | accuracy |\n| --- | --- | --- | --- |")
+    for (name, encoder), whiten in product(encoders.items(), (False, True)):
+        vote = NeighbourVote(encoder.to(device).eval(), datamodule, device, k, whiten)
         part = wafers(
             predict_split(vote, datamodule, ("test",), device), "test", "d4" if 7 in datamodule.views else "none"
         )
         probabilities = np.exp(part.logits).mean(1)
-        scores, bounds = judge(
-            part.target, probabilities.argmax(1), probabilities, part.class_names, part.target_kind, normal="none"
-        )
+        scores, bounds = judge(part.target, probabilities.argmax(1), probabilities, part.class_names, part.target_kind)
         cells = [f"{scores[s]:.3f} [{bounds[s][0]:.3f}, {bounds[s][1]:.3f}]" for s in ("f1_macro", "accuracy")]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        print(f"| {name} | {'yes' if whiten else 'no'} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -34,3 +34,29 @@ def knn_probabilities(
         weight = (similarity / temperature).softmax(1)
         found.append((weight[:, :, None] * votes[nearest]).sum(1).clamp(max=1))
     return torch.cat(found) if found else queries.new_empty((0, num_classes))
+
+
+class Moments:
+    """Mean and covariance of features, batch by batch; in float64 on the CPU, for variances differ by many orders."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._products = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, features: Tensor) -> None:
+        """Count (B, D) features."""
+        wide = features.double().cpu()
+        self._count += len(wide)
+        self._sum = self._sum + wide.sum(0)
+        self._products = self._products + wide.T @ wide
+
+    def whitening(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(D,) mean and (D, D) matrix in float32: `(features - mean) @ matrix` has unit covariance, or no variance.
+
+        Directions with less than a millionth of the largest variance are left out, so those in which none of few
+        wafers differed are not blown up.
+        """
+        mean = self._sum / self._count
+        values, vectors = torch.linalg.eigh(self._products / self._count - mean.outer(mean))
+        kept = values > 1e-6 * values.max()
+        scale = torch.where(kept, values.clamp(min=1e-30).rsqrt(), torch.zeros_like(values))
+        return mean.float().to(device), (vectors * scale).float().to(device)

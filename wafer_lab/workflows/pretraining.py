@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wafer_lab.data.batches import EpochBatches, Request
 from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.evaluation.neighbours import FILE
-from wafer_lab.metrics.neighbours import knn_probabilities
+from wafer_lab.metrics.neighbours import Moments, knn_probabilities
 from wafer_lab.workflows.predict import predict_split
 
 ENCODER = "encoder.safetensors"
@@ -41,26 +41,47 @@ def write_encoder(network: nn.Module, datamodule: WaferDataModule, device: torch
 class NeighbourVote(nn.Module):
     """A classifier of nothing but features: (B, C, S, S) images -> (B, C) logits of the votes of nearest neighbours.
 
+    Features have unit length; whitened, every direction in which the training wafers differ counts as much as any other
+    (Jegou and Chum, "Negative evidences and co-occurences in image retrieval", ECCV 2012). Else the few directions
+    that tell common wafers apart drown what tells rare ones.
+
     Args:
         encoder: In evaluation mode, on `device`.
-        datamodule: Set up; the labelled wafers of its part `train` vote.
+        datamodule: Set up; the labelled wafers of its part `train` vote, the unlabelled ones help to whiten.
         device: Where to compute.
         k: How many vote.
+        whiten: Whether to whiten.
     """
 
     @torch.inference_mode()
-    def __init__(self, encoder: nn.Module, datamodule: WaferDataModule, device: torch.device, k: int):
+    def __init__(
+        self, encoder: nn.Module, datamodule: WaferDataModule, device: torch.device, k: int, whiten: bool = True
+    ):
         super().__init__()
-        self.encoder, self.k = encoder, k
+        self.encoder, self.k, self.whitening = encoder, k, None
         self.multiclass, self.num_classes = datamodule.label_kind == "multiclass", datamodule.num_classes
-        features, labels = [], []
-        for request in EpochBatches(datamodule.first["train"], len(datamodule.split.train), datamodule.batch_size):
-            batch = datamodule.draw(Request(request.position.to(device), request.seed))
-            features.append(encoder(batch.image))
-            labels.append(batch.target)
-        self.features, self.labels = torch.cat(features), torch.cat(labels)
+        moments, features, labels = Moments(), [], []
+        for part in ("unlabelled", "train") if "unlabelled" in datamodule.first else ("train",):
+            for batch in datamodule.batches(part, device):
+                unit = self._features(batch.image)
+                moments.add(unit)
+                if part == "train":
+                    features.append(unit)
+                    labels.append(batch.target)
+        self.whitening = moments.whitening(device) if whiten else None
+        self.features, self.labels = self._whitened(torch.cat(features)), torch.cat(labels)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits whose softmax, or sigmoid of multi-label data, is the share of the votes."""
-        votes = knn_probabilities(self.features, self.labels, self.encoder(image), self.num_classes, self.k)
+        queries = self._whitened(self._features(image))
+        votes = knn_probabilities(self.features, self.labels, queries, self.num_classes, self.k)
         return votes.clamp(min=1e-6).log() if self.multiclass else votes.logit(1e-6)
+
+    def _features(self, image: Tensor) -> Tensor:
+        return F.normalize(self.encoder(image).float(), dim=1)
+
+    def _whitened(self, unit: Tensor) -> Tensor:
+        if self.whitening is None:
+            return unit
+        mean, matrix = self.whitening
+        return (unit - mean) @ matrix
