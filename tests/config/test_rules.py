@@ -195,3 +195,12 @@ def test_a_task_for_other_data_is_one_problem_with_its_remedy():
     (message,) = problems_of
     assert message.startswith("task: ")
     assert message.endswith("set task=segmentation, or other data")
+
+
+@pytest.mark.parametrize("task", ["simclr.SimCLRTask", "fixmatch.FixMatchTask"])
+@pytest.mark.parametrize("data", ["images.ImageDataModule", "maps.MapDataModule"])
+def test_tasks_for_wafer_maps_are_refused_on_images(task, data):
+    said = found(f"data: {{_target_: wafer_lab.data.{data}}}\ntask: {{_target_: wafer_lab.tasks.{task}}}")
+    name = task.partition(".")[2]
+    refusal = f"task: {name} is for wafer maps, but the data are images; set task=classification, or other data"
+    assert (refusal in said) == data.startswith("images")

@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from wafer_lab.data.batches import Batch
+from wafer_lab.errors import UserError
 from wafer_lab.losses.modules import CrossEntropyLoss
 from wafer_lab.tasks.classification import ClassificationTask
 from wafer_lab.tasks.finetune import parameter_groups
@@ -50,3 +52,34 @@ def test_probabilities(target):
     expected = torch.tensor([[2.0, -1.0]])
     expected = expected.softmax(-1) if target == "multiclass" else expected.sigmoid()
     torch.testing.assert_close(probabilities, expected)
+
+
+def test_a_mixture_costs_what_its_two_wafers_cost_in_its_shares():
+    """Of a network that is linear in its input and a loss that is linear in its target, as cross-entropy is."""
+    made = task(mixup=0.4)
+    image, target = torch.randn(6, 3, 8, 8), torch.tensor([0, 1, 1, 0, 1, 0])
+    torch.manual_seed(0)
+    mixed = made._mixed(Batch(image, target, torch.arange(6)))
+    torch.manual_seed(0)
+    share = float(torch.distributions.Beta(0.4, 0.4).sample())
+    other = torch.randperm(6)
+    torch.testing.assert_close(mixed.image, share * image + (1 - share) * image[other])
+    logits = torch.randn(6, 2)
+    cost = torch.nn.functional.cross_entropy
+    expected = share * cost(logits, target) + (1 - share) * cost(logits, target[other])
+    torch.testing.assert_close(made.loss(logits, mixed.target), expected)
+
+
+def test_mixtures_come_in_all_shares():
+    made = task(mixup=1.0)
+    torch.manual_seed(0)
+    images = torch.eye(2)[:, :, None, None].repeat(1, 1, 8, 8)
+    shares = [float(made._mixed(Batch(images, torch.tensor([0, 1]), torch.arange(2))).target[0, 0]) for _ in range(400)]
+    mixed = [share for share in shares if share != 1]  # the other half are mixed with themselves
+    assert len(mixed) == pytest.approx(200, abs=40)
+    assert sum(mixed) / len(mixed) == pytest.approx(0.5, abs=0.08)
+
+
+def test_a_negative_mixup_is_refused():
+    with pytest.raises(UserError, match=r"task\.mixup=-1"):
+        task(mixup=-1)
