@@ -103,6 +103,12 @@ def test_pretraining_leaves_an_encoder_that_a_run_begins_with(tiny, watched):
         fit(tiny(*FEW, "model=resnet18", "model.width=8", f"weights={result.run_dir / 'encoder.safetensors'}", run="x"))
 
 
+def test_pretraining_needs_no_unlabelled_wafer(tiny, watched):
+    result = fit(tiny("task=simclr", "tracking=none", "data.canvas=16", "data.views=none"))
+    assert len(watched.split.unlabelled) == 0
+    assert "test/knn/f1_macro" in result.scores
+
+
 def test_a_student_learns_what_its_teacher_is_sure_of(tiny, watched):
     teacher = fit(tiny(*FEW, "trainer.max_epochs=15", "optimizer.lr=0.01", run="teacher"))
     student = fit(tiny(*FEW, "task=pseudo_label", f"task.teacher={teacher.run_dir}", "task.threshold=0.6", run="s"))

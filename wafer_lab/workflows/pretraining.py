@@ -61,7 +61,8 @@ class NeighbourVote(nn.Module):
         self.encoder, self.k, self.whitening = encoder, k, None
         self.multiclass, self.num_classes = datamodule.label_kind == "multiclass", datamodule.num_classes
         moments, features, labels = Moments(), [], []
-        for part in ("unlabelled", "train") if "unlabelled" in datamodule.first else ("train",):
+        unlabelled = "unlabelled" in datamodule.first and len(datamodule.split.unlabelled) > 0
+        for part in ("unlabelled", "train") if unlabelled else ("train",):
             for batch in datamodule.batches(part, device):
                 unit = self._features(batch.image)
                 moments.add(unit)
