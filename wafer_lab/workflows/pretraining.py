@@ -74,9 +74,12 @@ class NeighbourVote(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits whose softmax, or sigmoid of multi-label data, is the share of the votes."""
-        queries = self._whitened(self._features(image))
-        votes = knn_probabilities(self.features, self.labels, queries, self.num_classes, self.k)
+        votes = knn_probabilities(self.features, self.labels, self.embed(image), self.num_classes, self.k)
         return votes.clamp(min=1e-6).log() if self.multiclass else votes.logit(1e-6)
+
+    def embed(self, image: Tensor) -> Tensor:
+        """(B, D) float32 features as they are compared."""
+        return self._whitened(self._features(image))
 
     def _features(self, image: Tensor) -> Tensor:
         return F.normalize(self.encoder(image).float(), dim=1)
