@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from wafer_lab.config.diagnose import CommandLine, _check_choice, diagnose, parse
 
@@ -75,6 +76,17 @@ def test_all_mistakes_on_one_line(told):
         "loss.gama=2: loss has no gama; did you mean loss.gamma=2?",
         "trainer.max_epochs: must be a whole number or null, not 'ten'",
     ]
+
+
+def test_an_answer_composes_no_config_twice(told, monkeypatch):
+    load, asked = ConfigLoaderImpl.load_configuration, []
+    monkeypatch.setattr(
+        ConfigLoaderImpl,
+        "load_configuration",
+        lambda self, name, lines, **options: asked.append(tuple(lines)) or load(self, name, lines, **options),
+    )
+    told("model=nett", "loss=focal", "loss.gama=2")
+    assert len(asked) == len(set(asked)) == 3  # as typed, the choices alone, as meant
 
 
 def test_the_meant_argument_is_checked_in_turn(told):

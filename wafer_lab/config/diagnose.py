@@ -7,6 +7,7 @@ keys against the config that the valid choices compose, and what is left goes th
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,8 @@ class Composer:
 
     def __init__(self, loader: ConfigLoaderImpl, name: str) -> None:
         self.loader, self.name = loader, name
+        # Composing takes a quarter of a second, and a search for mistakes asks for the same config again and again.
+        self._composed = lru_cache(maxsize=8)(self._load)
 
     @classmethod
     def create(cls, line: CommandLine) -> "Composer":
@@ -107,9 +110,11 @@ class Composer:
         return cls(ConfigLoaderImpl(path), line.config_name)
 
     def compose(self, overrides: Sequence[Override]) -> DictConfig:
-        """The composed config with its hydra node."""
-        lines = [str(override.input_line) for override in overrides]
-        return self.loader.load_configuration(self.name, lines, run_mode=RunMode.RUN, from_shell=False)
+        """The composed config with its hydra node, to be read only."""
+        return self._composed(tuple(str(override.input_line) for override in overrides))
+
+    def _load(self, lines: tuple[str, ...]) -> DictConfig:
+        return self.loader.load_configuration(self.name, list(lines), run_mode=RunMode.RUN, from_shell=False)
 
     def is_group(self, override: Override) -> bool:
         """Whether the argument chooses an option of a group."""
@@ -183,12 +188,11 @@ def _job_problems(composer: Composer, overrides: list[Override], sure: bool) -> 
         found: list[Problem] = []
     except COMPOSITION_ERRORS:
         try:
-            composer.compose([])
-        except COMPOSITION_ERRORS as error:
-            return [Problem(composer.name, _said(error))]  # the files themselves are at fault
-        overrides, found, all_replaced = _repaired(composer, overrides)
+            overrides, found, all_replaced = _repaired(composer, overrides)
+            cfg = composer.compose(overrides)
+        except COMPOSITION_ERRORS as error:  # without any argument, too: the files themselves are at fault
+            return [Problem(composer.name, _said(error))]
         sure = sure and all_replaced
-        cfg = composer.compose(overrides)
     rest = problems(cfg)
     if not sure:  # the rest may be wrong only for want of what was left out: judge what was typed
         typed = {override.key_or_group for override in overrides}
