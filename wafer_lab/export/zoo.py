@@ -49,8 +49,8 @@ def located(model: Path | str) -> Path:
             "the installed package; name the clone's folder zoo as WAFER_LAB_ZOO"
         )
     guess = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f"; did you mean {PREFIX}{guess[0]}?" if guess else ""
-    raise UserError(f"the zoo has no model {name or '(no name)'}{hint}; it has {', '.join(known)}")
+    hint = f"; did you mean {PREFIX}{guess[0]}?" if guess else ";"
+    raise UserError(f"the zoo has no model {name or '(no name)'}{hint} it has {', '.join(known)}")
 
 
 def checked_name(name: str) -> str:
