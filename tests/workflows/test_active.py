@@ -148,7 +148,7 @@ def test_a_model_is_asked_what_every_acquisition_needs(tiny, data):
     ("options", "says"),
     [
         (["workflow.acquisition=hybird"], r"no acquisition hybird; did you mean hybrid\?"),
-        (["workflow.batch=500"], r"workflow.rounds=1 such batches are 500 wafers, and the pool has \d+ after the start; choose"),
+        (["workflow.batch=500"], r"500 wafers in workflow.rounds=1, and the pool has \d+ after the start; choose"),
         (["workflow.start=null"], r"the pool has 0 after the start; set workflow\.start"),
         (["workflow.start=5"], r"workflow\.start=5 is too few .* takes 9"),
         (["workflow.acquisition=bald"], r"head\.dropout=0\.0; set head\.dropout=0\.3"),

@@ -71,7 +71,7 @@ class Rounds:
             )
         left, asked = len(self.side()) - len(self.first(0)), self.batch * self.rounds
         if asked > left:
-            why = f"workflow.rounds={self.rounds} such batches are {asked} wafers, and the pool has {left} after the start"
+            why = f"{asked} wafers in workflow.rounds={self.rounds}, and the pool has {left} after the start"
             known = self.start is None and left == 0
             fix = "set workflow.start to begin with fewer labels" if known else "choose smaller batches or fewer rounds"
             raise UserError(f"workflow.batch={self.batch}: {why}; {fix}")
