@@ -1,6 +1,6 @@
 """What a run needs from an experiment tracker, and the tracker that does nothing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,13 @@ class Run(Protocol):
 
     def how_to_open(self) -> str:
         """The command or address that shows the run to a person; empty where nothing is tracked."""
+
+
+def log_files(run: Run, folder: Path, names: Iterable[str]) -> None:
+    """Keep copies of those of some files and folders in ``folder`` that there are."""
+    for name in names:
+        if (folder / name).exists():
+            run.log_artifact(folder / name)
 
 
 class Tracker(Protocol):

@@ -13,7 +13,7 @@ from wafer_lab.evaluation.html import write_html
 from wafer_lab.evaluation.settings import Evaluation
 from wafer_lab.evaluation.tables import HEADLINE
 from wafer_lab.files import write_text
-from wafer_lab.tracking.tracker import Run
+from wafer_lab.tracking.tracker import Run, log_files
 
 
 def leave(cfg: DictConfig, points: Sequence[Point], settings: Evaluation, score: str, tracked: Run) -> None:
@@ -40,9 +40,7 @@ def leave(cfg: DictConfig, points: Sequence[Point], settings: Evaluation, score:
     for name, curve in found.items():
         for labels, value in zip(curve.labels.tolist(), curve.scores.mean(0).tolist(), strict=True):
             tracked.log_metrics({f"active/{name}/test/{score}": value}, step=labels)
-    for file in ("curves.csv", "metrics.json", "report.md", "report.html", "figures"):
-        if (run_dir / file).exists():
-            tracked.log_artifact(run_dir / file)
+    log_files(tracked, run_dir, ("curves.csv", "metrics.json", "report.md", "report.html", "figures"))
     lines = curves.headline(found, worths) if worths else []
     print("\n".join(["", *lines, "", f"report  {run_dir / 'report.md'}"]), flush=True)
 

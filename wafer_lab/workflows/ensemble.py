@@ -17,7 +17,7 @@ from wafer_lab.evaluation.judgement import judge_predictions
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.evaluation.settings import Evaluation
-from wafer_lab.tracking.tracker import Run
+from wafer_lab.tracking.tracker import Run, log_files
 from wafer_lab.workflows import outcome
 from wafer_lab.workflows.evaluate import gallery
 from wafer_lab.workflows.finished import FinishedRun, check_comparable, read_run, run_id
@@ -125,7 +125,6 @@ def _judge(
     outcome.publish(run_dir, judgement, tracked)
     flat = report.flat(findings)
     tracked.log_metrics({key: value for key, value in flat.items() if key.startswith(("ensemble/", "diversity/"))})
-    for name in report.FILES:
-        tracked.log_artifact(run_dir / name)
+    log_files(tracked, run_dir, report.FILES)
     print("\n".join(["", *report.headline(findings), "", f"ensemble  {run_dir / 'ensemble.md'}"]), flush=True)
     return EnsembleResult(run_dir, judgement.val.scores["f1_macro"], judgement.scores, table, findings)

@@ -18,7 +18,7 @@ from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.predictor.predictor import Predictor
 from wafer_lab.evaluation.settings import Evaluation
 from wafer_lab.files import write_text
-from wafer_lab.tracking.tracker import Run
+from wafer_lab.tracking.tracker import Run, log_files
 from wafer_lab.workflows.fit import FitResult
 from wafer_lab.workflows.nested import child, fit_once, parent
 
@@ -125,9 +125,7 @@ def _judge(
     write_text(run_dir / "metrics.json", json.dumps(flat, indent=1))
     text = folds.report(cfg.name, scores, intervals, each, table.class_names, pooled)
     write_html(write_text(run_dir / "report.md", text))
-    for name in ("predictions.parquet", MASKS, "metrics.json", "report.md", "report.html"):
-        if (run_dir / name).exists():
-            tracked.log_artifact(run_dir / name)
+    log_files(tracked, run_dir, ("predictions.parquet", MASKS, "metrics.json", "report.md", "report.html"))
     print("\n".join(["", *folds.headline(scores, intervals, each), "", f"report  {run_dir / 'report.md'}"]), flush=True)
     return flat
 

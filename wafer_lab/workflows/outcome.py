@@ -22,7 +22,7 @@ from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.provenance import provenance
 from wafer_lab.evaluation.report import headline, write_report
 from wafer_lab.files import write_text
-from wafer_lab.tracking.tracker import Run
+from wafer_lab.tracking.tracker import Run, log_files
 
 _FACTS = "facts.json"
 _TIMES = "times_judged_on_test"
@@ -111,9 +111,7 @@ def publish(run_dir: Path, judgement: Judgement, tracked: Run) -> None:
     """Give the tracker the scores of test and external test and the files, and tell the person how it went."""
     told = ("test/", f"{external.SPLIT}/")
     tracked.log_metrics({name: value for name, value in judgement.scores.items() if name.startswith(told)})
-    for name in _KEPT:
-        if (run_dir / name).exists():
-            tracked.log_artifact(run_dir / name)
+    log_files(tracked, run_dir, _KEPT)
     print("\n".join(["", *summary(run_dir, judgement)]), flush=True)
     if tracked.how_to_open():
         print(f"MLflow  {tracked.how_to_open()}", flush=True)

@@ -1,6 +1,6 @@
 """Which wafers of a run's val and test parts the weights that it starts from were trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,35 @@ def seen_by(weights: str | None, target: WaferDataModule) -> Seen:
     return Seen(val, test, len(fitted))
 
 
+def unseen_test(target: WaferDataModule, seen: Iterable[Seen]) -> NDArray[np.int64]:
+    """The test wafers without a twin among what any source was trained on.
+
+    Raises:
+        UserError: There are none.
+    """
+    test = target.split.test
+    left = test[~np.isin(test, [row for one in seen for row in one.test.rows])]
+    if not len(left):
+        raise UserError(
+            "every test wafer has a twin among those that a source was trained on, so nothing is left to judge on; "
+            "set workflow.drop_seen=false, or use other data or sources"
+        )
+    return left
+
+
+def told(seen: Mapping[str, Seen]) -> list[str]:
+    """What each source with weights had seen, in sentences."""
+    found = []
+    for name, one in seen.items():
+        if one.test.unknown:
+            found.append(f"{name}: {one.test.unknown}")
+        elif one.trained:
+            near = "; near duplicates are not looked for within one data set" if one.test.near is None else ""
+            test, val = _counted(one.test, "test"), _counted(one.val, "val")
+            found.append(f"{name} was trained on {one.trained:,} wafers, among them twins of {test} and of {val}{near}")
+    return found
+
+
 def run_of(weights: str) -> Path | None:
     """The folder of the run that weights come from, where they lie in one."""
     path = Path(weights)
@@ -90,3 +119,8 @@ def _twins(
         pairs = find_pairs(signatures(target.store, others), signatures(source.store, trained))
         near = tuple(others[np.unique(pairs.first)].tolist())
     return Twins(tuple(exact.tolist()), near)
+
+
+def _counted(twins: Twins, part: str) -> str:
+    near = f" and {len(twins.near):,} more (near duplicates)" if twins.near is not None else ""
+    return f"{len(twins.exact):,} {part} wafers (exact copies){near}"

@@ -11,14 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 from wafer_lab.config.build import build
 from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.errors import UserError
-from wafer_lab.evaluation.external import Twins
 from wafer_lab.evaluation.predictor.predictor import Predictor
 from wafer_lab.evaluation.transfer import report
 from wafer_lab.evaluation.transfer.points import Point, Run, points
 from wafer_lab.evaluation.views import wafers
 from wafer_lab.tracking.tracker import Run as Tracked
+from wafer_lab.tracking.tracker import log_files
 from wafer_lab.workflows.nested import child, fit_once, parent
-from wafer_lab.workflows.seen import Seen, seen_by
+from wafer_lab.workflows.seen import Seen, seen_by, told, unseen_test
 from wafer_lab.workflows.sources import Given, Source, check_different, check_fit, read_sources, with_weights
 
 
@@ -78,7 +78,7 @@ def transfer(
         target: WaferDataModule = build(cfg.data)
         target.open_and_split()
         seen = {name: seen_by(path, target) for name, path in weights.items()}
-        judged = _judged_rows(target, seen, drop_seen)
+        judged = unseen_test(target, seen.values()) if drop_seen else target.split.test
         runs, monitored = [], []
         for (start, fraction, seed), one in zip(cells, children, strict=True):
             result = fit_once(with_weights(one, weights[start.name]))
@@ -87,7 +87,7 @@ def transfer(
             part = wafers(result.predictions, "test", predictor.tta)
             part = part.take(np.isin(part.index, judged))
             runs.append(Run.of(start.name, fraction, seed, part, predictor, 2 * len(fractions) * (len(starts) - 1)))
-        found, said = points(runs, labels), [_wafers(target, judged, drop_seen), *_told(seen), *notes]
+        found, said = points(runs, labels), [_wafers(target, judged, drop_seen), *told(seen), *notes]
         _leave(cfg, found, said, [Path(one.paths.run).name for one in children], tracked)
     return TransferResult(Path(cfg.paths.run), float(np.mean(monitored)), found, seen)
 
@@ -99,9 +99,7 @@ def _leave(
     run_dir, (judged, *notes) = Path(cfg.paths.run), said
     report.write(run_dir, str(cfg.name), found, judged, notes, folders, bool(cfg.figures))
     tracked.log_metrics(report.flat(found))
-    for name in report.FILES:
-        if (run_dir / name).exists():
-            tracked.log_artifact(run_dir / name)
+    log_files(tracked, run_dir, report.FILES)
     lines = ["", *report.headline(found), "", judged, *(f"note: {note}" for note in notes)]
     print("\n".join([*lines, "", f"report  {run_dir / 'transfer.md'}"]), flush=True)
 
@@ -127,40 +125,9 @@ def _labels(cfg: DictConfig, fractions: Sequence[float]) -> tuple[dict[float, in
     return counts, notes
 
 
-def _judged_rows(target: WaferDataModule, seen: Mapping[str, Seen], drop_seen: bool) -> NDArray[np.int64]:
-    """The test wafers that all runs are judged on."""
-    test = target.split.test
-    known = [row for one in seen.values() for row in one.test.rows] if drop_seen else []
-    left = test[~np.isin(test, known)]
-    if not len(left):
-        raise UserError(
-            "every test wafer has a twin among those that a source was trained on, so nothing is left to judge on; "
-            "set workflow.drop_seen=false, or use other data or sources"
-        )
-    return left
-
-
 def _wafers(target: WaferDataModule, judged: NDArray[np.int64], drop_seen: bool) -> str:
     left = len(target.split.test) - len(judged)
     said = f"Judged on {len(judged):,} of {len(target.split.test):,} test wafers"
     if left:
         return f"{said}, the same for all; the other {left:,} have a twin among those that a source was trained on."
     return f"{said}, the same for all." if drop_seen else f"{said}, also on those that a source was trained on."
-
-
-def _told(seen: Mapping[str, Seen]) -> list[str]:
-    """What each source with weights had seen, in sentences."""
-    found = []
-    for name, one in seen.items():
-        if one.test.unknown:
-            found.append(f"{name}: {one.test.unknown}")
-        elif one.trained:
-            near = "; near duplicates are not looked for within one data set" if one.test.near is None else ""
-            test, val = _counted(one.test, "test"), _counted(one.val, "val")
-            found.append(f"{name} was trained on {one.trained:,} wafers, among them twins of {test} and of {val}{near}")
-    return found
-
-
-def _counted(twins: Twins, part: str) -> str:
-    near = f" and {len(twins.near):,} more (near duplicates)" if twins.near is not None else ""
-    return f"{len(twins.exact):,} {part} wafers (exact copies){near}"

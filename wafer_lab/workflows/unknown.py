@@ -23,6 +23,7 @@ from wafer_lab.evaluation.views import wafers
 from wafer_lab.files import write_text
 from wafer_lab.imbalance.strategy import class_counts
 from wafer_lab.metrics.scores import normal_classes
+from wafer_lab.tracking.tracker import log_files
 from wafer_lab.workflows.nested import child, fit_once, parent
 
 
@@ -77,9 +78,7 @@ def unknown(cfg: DictConfig, classes: Sequence[str] | None = None) -> UnknownRes
         write_text(run_dir / "unknown.csv", open_set.as_csv(findings))
         write_html(write_text(run_dir / "unknown.md", open_set.report(cfg.name, findings)))
         tracked.log_metrics({name: value for name, value in flat.items() if not name.endswith(("/low", "/high"))})
-        for file in ("metrics.json", "unknown.csv", "unknown.md", "unknown.html", "figures"):
-            if (run_dir / file).exists():
-                tracked.log_artifact(run_dir / file)
+        log_files(tracked, run_dir, ("metrics.json", "unknown.csv", "unknown.md", "unknown.html", "figures"))
         print("\n".join(["", *open_set.headline(findings), "", f"report  {run_dir / 'unknown.md'}"]), flush=True)
     return UnknownResult(run_dir, float(np.mean(monitored)), findings)
 

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from wafer_lab.evaluation.html import write_html
 from wafer_lab.files import replacing, write_text
-from wafer_lab.tracking.tracker import Run
+from wafer_lab.tracking.tracker import Run, log_files
 from wafer_lab.workflows.study import experiment
 from wafer_lab.workflows.study.console import short
 from wafer_lab.workflows.study.settings import Study
@@ -45,9 +45,7 @@ def write(folder: Path, study: optuna.Study, settings: Study, overrides: Sequenc
     write_html(write_text(folder / "report.md", _report(settings, trials, best, folder, drawn)))
     if best:
         tracked.log_metrics({f"best/{name}": value for name, value in zip(names, best[0].values, strict=True)})
-    for file in ("trials.csv", "report.md", "report.html", "figures", "experiment"):
-        if (folder / file).exists():
-            tracked.log_artifact(folder / file)
+    log_files(tracked, folder, ("trials.csv", "report.md", "report.html", "figures", "experiment"))
     print("\n".join(["", *_headline(settings, best), f"report  {folder / 'report.html'}"]), flush=True)
     if best:
         print(f"train   {experiment.command(folder)}", flush=True)
