@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wafer_lab.data.prepare import cached
 from wafer_lab.data.readers import open_source
@@ -23,31 +24,43 @@ from wafer_lab.evaluation.predictor.predictor import Predictor
 from wafer_lab.evaluation.views import wafers
 
 
-def main():
+def parts_of(real: Path, cache: str) -> dict[str, NDArray[np.int64]]:
+    """The rows of a real data set that the simulator was tuned beside, and those that nothing was tuned on."""
+    source = open_source(real)
+    store = source if isinstance(source, Store) else cached(source, cache)
+    rows = split(store.label, store.content, seed=0)
+    return {"tuned": np.concatenate([rows.train, rows.val]), "test": rows.test}
+
+
+def judged(run: Path, rows: NDArray[np.int64]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Scores of a run's external test on some of its rows, and their intervals."""
+    external = External.read(run, Predictions.read(run / "predictions.parquet"))
+    if external is None:
+        raise UserError(f"{run} has no external test; train with data.external=LSWMD.pkl")
+    predictor = Predictor.read(run / "predictor.json")
+    asked = wafers(external.table, "external", predictor.tta)
+    part = asked.take(np.isin(asked.index, rows))
+    probabilities = predictor.probabilities(part.logits)
+    decisions = predictor.decision(probabilities)
+    return judge(part.target, decisions, probabilities, part.class_names, "multiclass", ranking=False)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("real", type=Path, help="the data.external of the runs")
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--parts", nargs="+", choices=("tuned", "test"), default=("tuned", "test"))
     parser.add_argument("--cache", default="outputs/cache")
     options = parser.parse_args()
-    source = open_source(options.real)
-    store = source if isinstance(source, Store) else cached(source, options.cache)
-    rows = split(store.label, store.content, seed=0)
-    parts = {"tuned": np.concatenate([rows.train, rows.val]), "test": rows.test}
+    parts = parts_of(options.real, options.cache)
     for run in options.runs:
-        external = External.read(run, Predictions.read(run / "predictions.parquet"))
-        if external is None:
-            raise UserError(f"{run} has no external test; train with data.external={options.real}")
-        predictor = Predictor.read(run / "predictor.json")
-        asked = wafers(external.table, "external", predictor.tta)
         for name in options.parts:
-            part = asked.take(np.isin(asked.index, parts[name]))
-            probabilities, names = predictor.probabilities(part.logits), part.class_names
-            decisions = predictor.decision(probabilities)
-            scores, intervals = judge(part.target, decisions, probabilities, names, "multiclass", ranking=False)
+            scores, intervals = judged(run, parts[name])
             low, high = intervals["f1_macro"]
-            print(f"{run.name} {name}: {len(part):,} wafers, macro F1 {scores['f1_macro']:.4f} [{low:.4f}, {high:.4f}]")
-            print("  " + ", ".join(f"{label} {scores[f'f1/{label}']:.3f}" for label in part.class_names))
+            score = f"macro F1 {scores['f1_macro']:.4f} [{low:.4f}, {high:.4f}]"
+            print(f"{run.name} {name}: {len(parts[name]):,} wafers, {score}")
+            each = {key.removeprefix("f1/"): value for key, value in scores.items() if key.startswith("f1/")}
+            print("  " + ", ".join(f"{label} {value:.3f}" for label, value in each.items()))
 
 
 if __name__ == "__main__":
