@@ -28,7 +28,9 @@ def image(count, seed):
 
 def test_a_step_is_equations_3_and_4_of_the_paper():
     task = made(threshold=0.6, mu=2, weight=0.7)
-    task.trainer = SimpleNamespace(datamodule=SimpleNamespace(hidden_labels=lambda batch: batch.target))
+    task.trainer = SimpleNamespace(
+        current_epoch=0, datamodule=SimpleNamespace(hidden_labels=lambda batch: batch.target)
+    )
     task.log = task.log_dict = lambda *_, **__: None
     target = torch.tensor([0, 1, 2, 1])
     labelled = Batch(image(4, 0), target, torch.arange(4))

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from wafer_lab.data.streams import LABELLED, Stream
 from wafer_lab.errors import UserError
@@ -59,6 +59,7 @@ class Task(pl.LightningModule):
         self.finetune = finetune or Finetune()
         self.record, self.seed = record or {}, seed
         self._training: list[str] = []  # names of the stages
+        self._logged: dict[str, int] = {}  # metric -> the epoch that it was last logged in
         self.train_loss = MeanMetric(nan_strategy="disable")  # of the epoch so far; `disable` waits for no device
 
     def monitors(self) -> list[str]:
@@ -88,7 +89,8 @@ class Task(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Keep a run stopped that had stopped early before it was resumed; freeze as its epoch had."""
-        self._warn_of_short_thaw()
+        if self.current_epoch == 0 and (warning := self.finetune.too_short(self.network, self.trainer.max_epochs or 0)):
+            self.print(warning)
         self._freeze()
         stops = [c for c in self.trainer.callbacks if isinstance(c, EarlyStopping)]  # type: ignore[attr-defined]
         if any(stop.wait_count >= stop.patience for stop in stops):
@@ -97,16 +99,6 @@ class Task(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Freeze and thaw."""
         self._freeze()
-
-    def _warn_of_short_thaw(self) -> None:
-        """Say which layers a gradual run is too short for."""
-        frozen = self.finetune.never_thawed(self.network, self.trainer.max_epochs or 0)
-        if frozen and self.current_epoch == 0:
-            epochs = f"{self.trainer.max_epochs} epoch{' is' if self.trainer.max_epochs == 1 else 's are'}"
-            self.print(
-                f"warning: {', '.join(frozen)} stay frozen, because {epochs} too short; raise trainer.max_epochs or "
-                "lower finetune.epochs_per_stage"
-            )
 
     def _freeze(self) -> None:
         """Freeze and thaw what this epoch does, and say so where that changes."""
@@ -129,7 +121,13 @@ class Task(pl.LightningModule):
     def log_train_loss(self, loss: Tensor, size: int) -> None:
         """Count a batch of `size` wafers into the epoch's mean training loss."""
         self.train_loss.update(loss.detach().expand(size))  # which ignores weights where it looks for no NaN
-        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
+        self.log_epoch("train/loss", self.train_loss)
+
+    def log_epoch(self, name: str, metric: Metric) -> None:
+        """Log what a metric comes to over the epoch; Lightning is told once, since that costs it a millisecond."""
+        if self._logged.get(name) != self.current_epoch:
+            self.log(name, metric, on_step=False, on_epoch=True)
+            self._logged[name] = self.current_epoch
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make all that is random in a step a function of its place: a resumed run then repeats it exactly."""

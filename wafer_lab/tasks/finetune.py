@@ -64,6 +64,17 @@ class Finetune:
             return []
         return list(layers(network))[1 + max(0, epochs - 1) // self.epochs_per_stage :]
 
+    def too_short(self, network: Any, epochs: int) -> str | None:
+        """A warning of the stages that so many epochs leave frozen; None where all train in the end."""
+        frozen = self.never_thawed(network, epochs)
+        if not frozen:
+            return None
+        what = f"{epochs} epoch{' is' if epochs == 1 else 's are'}"
+        return (
+            f"warning: {', '.join(frozen)} stay frozen, because {what} too short; raise trainer.max_epochs or lower "
+            "finetune.epochs_per_stage"
+        )
+
 
 def layers(network: Any, probe: bool = False) -> dict[str, list[nn.Parameter]]:
     """The parameters of a network by stage, from the top down.

@@ -84,7 +84,7 @@ class SimCLRTask(ClassificationTask):
         loss = nt_xent(first, second, self.temperature, exchange=self.trainer.world_size > 1)
         self.log_train_loss(loss, len(batch.row))
         self.spread.update(feature_spread(features.detach()))
-        self.log("train/feature_spread", self.spread, on_step=False, on_epoch=True)
+        self.log_epoch("train/feature_spread", self.spread)
         return loss + self._probe(features.detach()[: len(batch.row)], batch)
 
     def _probe(self, features: Tensor, batch: Batch) -> Tensor:
@@ -98,7 +98,7 @@ class SimCLRTask(ClassificationTask):
         loss: Tensor = self.loss(logits, target) if len(target) else logits.sum()
         if len(target):
             self.probe_loss.update(loss.detach().expand(len(target)))
-        self.log("train/probe_loss", self.probe_loss, on_step=False, on_epoch=True)
+        self.log_epoch("train/probe_loss", self.probe_loss)
         return loss
 
     def on_train_epoch_end(self) -> None:
