@@ -151,6 +151,5 @@ class Rounds:
 
 
 def _joined(known: Labelled, more: Labelled) -> Labelled:
-    return Labelled(
-        known.file, np.concatenate([known.index, more.index]), np.concatenate([known.label, more.label])
-    )  # fmt: skip
+    index, label = ([getattr(one, column) for one in (known, more)] for column in ("index", "label"))
+    return Labelled(known.file, np.concatenate(index), np.concatenate(label))
