@@ -21,6 +21,7 @@ from wafer_lab.data.classes import WM811K_CLASSES
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.intervals import judge, resampled
 from wafer_lab.evaluation.predictions import Predictions
+from wafer_lab.evaluation.resampling import several_lots
 from wafer_lab.metrics import reliability
 
 NAMES = ("Donut", "Loc", "none")
@@ -253,6 +254,20 @@ def test_coverage_of_wafer_intervals() -> None:
     ]
     share = dict(zip(truth, np.mean(covered, axis=0), strict=True))
     assert all(0.9 <= value <= 0.99 for value in share.values()), share
+
+
+@pytest.mark.parametrize(
+    ("lot", "known"),
+    [
+        (None, False),
+        ([""] * 30, False),  # a file with an empty column: nothing is known
+        ([str(k) for k in range(19)], False),
+        ([str(k) for k in range(20)], True),
+        (["a"] + [""] * 19, True),
+    ],
+)
+def test_lots_are_drawn_where_enough_are_known(lot: list[str] | None, known: bool) -> None:
+    assert several_lots(None if lot is None else np.array(lot)) is known
 
 
 def _lots(seed: int, lots: int, wafers: int = 10) -> tuple[Table, NDArray]:

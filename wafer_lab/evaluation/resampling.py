@@ -10,8 +10,13 @@ _FEWEST_LOTS = 20
 
 
 def several_lots(lot: NDArray[np.str_] | None) -> bool:
-    """Whether wafers come from so many lots that lots can be drawn; a wafer without a lot name is a lot of its own."""
-    return lot is not None and len(np.unique(lot[lot != ""])) + int((lot == "").sum()) >= _FEWEST_LOTS
+    """Whether wafers come from so many lots that lots can be drawn; a wafer without a lot name is a lot of its own.
+
+    Where no wafer has a name, as in a file with an empty column, nothing is known of lots.
+    """
+    if lot is None or not (named := lot != "").any():
+        return False
+    return len(np.unique(lot[named])) + int((~named).sum()) >= _FEWEST_LOTS
 
 
 def group_numbers(lot: NDArray[np.str_] | None, wafers: int) -> NDArray[np.intp]:

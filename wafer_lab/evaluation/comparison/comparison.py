@@ -274,7 +274,7 @@ def _effect(factor: str, level: str, runs: Floats, steps: Floats) -> Effect:
 
 
 def _lots_drawn(lot: NDArray[np.str_] | None) -> int | None:
-    if lot is None or not (lot != "").any() or not several_lots(lot):
+    if lot is None or not several_lots(lot):
         return None
     return len(np.unique(lot[lot != ""])) + int((lot == "").sum())
 
