@@ -1,6 +1,7 @@
 """Facts that a config derives, as OmegaConf resolvers."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -43,7 +44,14 @@ def run_folder(outputs: str, fresh: str, ckpt_path: str | None) -> str:
     return f"{outputs}/runs" if rank() else f"{outputs}/runs/{fresh}"
 
 
+def run_name(choices: Mapping[str, str]) -> str:
+    """What a run is called: the choices that set it apart, the task and the workflow where they are not the usual."""
+    usual = {"task": "classification", "workflow": "fit"}
+    groups = ("data", "task", "workflow", "model", "loss", "imbalance")
+    return "_".join(str(choices[group]) for group in groups if choices.get(group) not in (None, usual.get(group)))
+
+
 def register() -> None:
     """Make the resolvers known to OmegaConf; safe to call again."""
-    for function in (absolute, channels, class_folders, run_folder):
+    for function in (absolute, channels, class_folders, run_folder, run_name):
         OmegaConf.register_new_resolver(function.__name__, function, replace=True, use_cache=False)

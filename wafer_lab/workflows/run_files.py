@@ -78,7 +78,8 @@ def interruptible(run_dir: Path, nested: bool) -> Iterator[None]:
 
 def opening(cfg: DictConfig, datamodule: WaferDataModule, task: Task) -> str:
     """Lines that say what is about to be trained on what."""
-    counts = ", ".join(f"{len(getattr(datamodule.split, part)):,} {part}" for part in PARTS)
+    parts = [*PARTS, "unlabelled"] if len(datamodule.split.unlabelled) else PARTS
+    counts = ", ".join(f"{len(getattr(datamodule.split, part)):,} {part}" for part in parts)
     weights = sum(p.numel() for p in task.network.parameters())
     job = HydraConfig.get().job if HydraConfig.initialized() else None
     overrides = f"  ({job.override_dirname})" if job and job.override_dirname else ""
@@ -112,5 +113,5 @@ def choices() -> dict[str, Any]:
     if not HydraConfig.initialized():
         return {}
     chosen = HydraConfig.get().runtime.choices
-    compared = ("data", "model", "loss", "imbalance", "augment", "finetune")
+    compared = ("data", "task", "workflow", "model", "loss", "imbalance", "augment", "finetune")
     return {"choice": {group: chosen[group] for group in compared if group in chosen}}
