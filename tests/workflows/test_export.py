@@ -238,7 +238,7 @@ def test_a_run_becomes_a_model_of_the_zoo(trained, zoo_folder, tmp_path, monkeyp
     assert done.exit_code == 0, done.output
     assert (tmp_path / "o.csv").read_text().count("\n") == 2
     for arguments, says in [
-        (["predict", "zoo:tinny", "a.npy", "--out", "x.csv"], "did you mean zoo:tiny?; it has tiny"),
+        (["predict", "zoo:tinny", "a.npy", "--out", "x.csv"], "did you mean zoo:tiny? it has tiny"),
         (["demo", "zoo:"], "it has tiny"),
         ([*run, "a/b"], "no name for a model"),
         ([*run, "tiny", "--tta", "d4"], "leave out --tta"),
