@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from wafer_lab.data.augment import MapAugment
 from wafer_lab.data.batches import EpochBatches
-from wafer_lab.data.split import Split, without_judged
+from wafer_lab.data.split import Split, leave_out, without_judged
 from wafer_lab.data.streams import JointBatches, Stream
+from wafer_lab.processes import WHOLE
 
 
 def joint(resumed_at=(0, 0)):
@@ -91,3 +93,24 @@ def test_unlabelled_copies_of_judged_wafers_are_left_out():
     lots = np.array(["a", "b", "c", "", "b", "", "x", "c"])
     assert without_judged(whole, content, lots).unlabelled.tolist() == []
     assert without_judged(whole, np.arange(8, dtype=np.uint64), lots).unlabelled.tolist() == [5, 6]
+
+
+def test_unlabelled_copies_of_unknown_wafers_are_left_out():
+    content = np.array([1, 2, 3, 4, 5, 4, 9], dtype=np.uint64)
+    whole = Split(train=np.array([0, 3]), val=np.array([1]), test=np.array([2, 4]), unlabelled=np.array([5, 6]))
+    found = leave_out(whole, np.arange(7) == 3, content)
+    assert found.unknown.tolist() == [3]
+    assert found.unlabelled.tolist() == [6]
+
+
+def test_blur_draws_other_chances_than_the_views(served):
+    seed = next(iter(served.train_dataloader()))[1].seed
+    drawn, view = [], MapAugment(blur=1.0)
+
+    class Noted(MapAugment):
+        def soften(self, image, generator, share=WHOLE):
+            drawn.append(torch.rand(8, generator=generator))
+            return image
+
+    served._softened(torch.zeros(2, 3, 4, 4), (Noted(blur=1.0), view), seed)
+    assert not torch.equal(drawn[0], torch.rand(8, generator=torch.Generator().manual_seed(seed)))

@@ -22,7 +22,7 @@ from wafer_lab.data.streams import Stream
 from wafer_lab.data.weak_masks import cached_weak_masks, weak_masks
 from wafer_lab.errors import UserError
 
-_BLUR = 2**32  # beyond every request's seed, so that blur follows chances that nothing else does
+_BLUR = 1  # sets the chances of blur apart from those of a request's other distortions
 
 
 class MapDataModule(WaferDataModule):
@@ -120,7 +120,8 @@ class MapDataModule(WaferDataModule):
         """Blur the views that are to be, with chances of their own."""
         if not any(view is not None and view.blur for view in views):
             return image
-        generator = torch.Generator(image.device).manual_seed(seed + _BLUR)
+        own = np.random.SeedSequence((seed, _BLUR)).generate_state(1)  # a CPU's generator takes 32 bits of a seed
+        generator = torch.Generator(image.device).manual_seed(int(own[0]))
         parts = zip(image.chunk(len(views)), views, strict=True)
         return torch.cat([part if view is None else view.soften(part, generator, self.share) for part, view in parts])
 

@@ -124,7 +124,8 @@ def leave_out(whole: Split, out: NDArray[np.bool_], content: NDArray[np.uint64])
     """Move some labelled rows from train, val and test into `unknown`, as if nobody had ever seen their like.
 
     The other rows stay where they are, so that runs with and without the classes share their test wafers. An exact
-    copy of a wafer that stays is not unknown, whatever its label; it is left out altogether.
+    copy of a wafer that stays is not unknown, whatever its label; it is left out altogether. So are unlabelled copies
+    of the rows that move.
 
     Args:
         whole: The split.
@@ -147,7 +148,8 @@ def leave_out(whole: Split, out: NDArray[np.bool_], content: NDArray[np.uint64])
             raise UserError(f"data.leave_out leaves no wafer for {name}; leave fewer classes out")
     if len(unknown) == 0:
         raise UserError("data.leave_out names classes of which the data has no wafer; leave out one that occurs")
-    return Split(train, val, test, whole.unlabelled, unknown)
+    unlabelled = whole.unlabelled[~np.isin(content[whole.unlabelled], content[moved])]
+    return Split(train, val, test, unlabelled, unknown)
 
 
 def without_judged(whole: Split, content: NDArray[np.uint64], lot: NDArray[np.str_] | None = None) -> Split:

@@ -17,6 +17,7 @@ from wafer_lab.errors import UserError
 from wafer_lab.tasks.finetune import Finetune, parameter_groups
 
 Record = dict[str, Any]
+_STEP = 1  # sets the chances of a step, such as dropout's, apart from those of its batch's distortions
 
 
 class Task(pl.LightningModule):
@@ -131,7 +132,7 @@ class Task(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make all that is random in a step a function of its place: a resumed run then repeats it exactly."""
-        place = (self.seed, self.current_epoch, batch_idx, *([self.global_rank] if self.global_rank else []))
+        place = (self.seed, self.current_epoch, batch_idx, self.global_rank, _STEP)
         state = np.random.SeedSequence(place).generate_state(1)
         torch.manual_seed(int(state[0]))
 
