@@ -11,7 +11,9 @@ from wafer_lab.data.batches import rows
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.workflows.checkpoint import load_task
+from wafer_lab.workflows.export import _data
 from wafer_lab.workflows.fit import fit
+from wafer_lab.workflows.prune import prune_network
 from wafer_lab.workflows.pseudo_labels import choose
 
 FEW = ("data.label_fraction=0.3", "tracking=none", "data.canvas=16", "evaluation.tta=none", "data.views=none")
@@ -70,6 +72,12 @@ def test_a_run_learns_from_the_training_side_alone_and_resumes(tiny, watched, ta
     resumed = fit(tiny(*options, f"ckpt_path={last}", run="cut"))
     assert np.array_equal(resumed.predictions.logits, whole.predictions.logits)
     assert history(resumed.run_dir) == history(whole.run_dir)
+    with pytest.raises(UserError, match=r"callbacks\.ema"):  # whose averages are the weights of the checkpoint
+        fit(tiny(*options, "callbacks=default", f"ckpt_path={last}", run="cut"))
+    with pytest.raises(UserError, match="--prune trains on labelled wafers"):
+        prune_network(whole.run_dir, load_task(whole.run_dir), _data(whole.run_dir, "none"), 0.5, 1)
+    with pytest.raises(UserError, match=r"task\.mixup is for task=classification"):
+        fit(tiny(*options, "+task.mixup=0.2", run="mixed"))
 
 
 def test_pretraining_leaves_an_encoder_that_a_run_begins_with(tiny, watched):

@@ -301,3 +301,13 @@ def test_divergence_is_told(tiny):
 def test_a_value_that_the_optimizer_refuses_is_one_message(tiny):
     with pytest.raises(UserError, match="optimizer: Invalid learning rate: -1"):
         fit(tiny("optimizer.lr=-1"))
+
+
+def test_what_an_earlier_end_left_is_taken_away(tmp_path):
+    from wafer_lab.workflows.outcome import remove
+
+    for name in ("metrics.json", "figures/a.png", "checkpoints/last.ckpt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
+    remove(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]

@@ -173,6 +173,7 @@ def _pretend(weights, rows):
         (["workflow.fractions=[0.1,0.1]"], "names 0.1 twice"),
         (["workflow.fractions=[]"], "is empty"),
         (["workflow.seeds=[1,1]"], "names 1 twice"),
+        (["workflow.sources.scratch=imagenet"], "scratch stands for random weights"),
         (["+workflow.sources.other=nowhere"], "there is nothing at nowhere"),
         (["+workflow.sources.simclr=simclr"], "needs a command line"),
     ],

@@ -36,8 +36,8 @@ class Batch(NamedTuple):
     """One batch as the task sees it, on the device of the model.
 
     Attributes:
-        image: (B, C, S, S) float32 in [0, 1], channels_last; of V views (V * B, C, S, S), the first view of every
-            wafer, then the second of every wafer, ...
+        image: (B, C, S, S) float32, channels_last, in the range of the encoding; of V views (V * B, C, S, S), the
+            first view of every wafer, then the second of every wafer, ...
         target: (B,) int64 classes, (B, L) float32 of 0/1, or masks (B, K, S, S) float32 of 0/1; negative where
             unlabelled.
         row: (B,) int64 rows of the source.

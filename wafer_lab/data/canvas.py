@@ -184,7 +184,7 @@ def encode(states: Tensor, encoding: Encoding) -> Tensor:
             (the same in [-1, 1], as others do).
 
     Returns:
-        (B, C, H, W) float32, channels_last in memory; in [0, 1] but for `imagenet`.
+        (B, C, H, W) float32, channels_last in memory; in [0, 1] but for `imagenet` and `inception`.
     """
     return look_up(states, _levels(encoding, states.device)).permute(0, 3, 1, 2)
 

@@ -88,6 +88,8 @@ class Memory:
         self._kept, self._above = kept, above
         self._blocks: list[NDArray[np.float32]] = []
         self._lock = Lock()
+        for block in [np.empty(1, np.float32)]:
+            self._unheld = sys.getrefcount(block)  # of a block that only a list holds; versions of Python differ
 
     def of(self, count: int) -> Tensor:
         """(count,) float32 on the CPU, of any values."""
@@ -95,8 +97,8 @@ class Memory:
             return torch.empty(count)
         with self._lock:
             for block in self._blocks:
-                # Held by the list, by `block` and as an argument. A tensor on it would hold it too, whoever has that.
-                if sys.getrefcount(block) == 3 and count <= len(block) <= 2 * count:
+                # A tensor on it would hold it too, whoever has that.
+                if sys.getrefcount(block) == self._unheld and count <= len(block) <= 2 * count:
                     return torch.from_numpy(block[:count])
             new = np.empty(count, np.float32)
             self._blocks = [*self._blocks, new][-self._kept :]

@@ -57,6 +57,8 @@ class FixMatchTask(ClassificationTask):
         **options: Any,
     ):
         super().__init__(network=network, loss=loss, **options)
+        if self.mixup:
+            raise UserError("task.mixup is for task=classification; leave it out")
         if not 0.5 < threshold <= 1 or mu < 1 or weight < 0:
             raise UserError("task.threshold must lie in (0.5, 1], task.mu be at least 1 and task.weight not negative")
         if align and self.target != "multiclass":

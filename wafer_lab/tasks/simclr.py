@@ -58,6 +58,8 @@ class SimCLRTask(ClassificationTask):
             raise UserError("task.temperature must be above 0, task.neighbours and task.bank at least 1")
         compiled = options.pop("compile", False)
         super().__init__(network=network, loss=loss, **options)
+        if self.mixup:
+            raise UserError("task.mixup is for task=classification; leave it out")
         encoder: Any = network.encoder
         self._encode = (torch.compile(encoder) if compiled else encoder,)  # in a tuple, as in `Task`
         self.projector = projection_head(encoder.num_features, *width)
@@ -139,7 +141,7 @@ class SimCLRTask(ClassificationTask):
             found.append((self._encode[0](batch.image), batch.target))
             if sum(len(target) for _, target in found) >= count:
                 break
-        features, labels = (torch.cat(values) for values in zip(*found, strict=True))
+        features, labels = (torch.cat(values)[:count] for values in zip(*found, strict=True))
         return features, labels
 
 

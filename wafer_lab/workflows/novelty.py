@@ -23,7 +23,7 @@ def knn_column(
     k: int = NEIGHBOUR,
     largest: int = _BANK,
 ) -> dict[str, NDArray[np.float32]]:
-    """Distance of every wafer, as it is (view 0), to its k-th nearest training wafer; see `unknown.knn_distances`.
+    """Distance of every wafer, as it is (view 0), to its k-th nearest training wafer; see `evaluation.open_set.scores`.
 
     Args:
         network: The trained network, with an `encoder`; it is moved to `device` and put into evaluation mode.

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +67,10 @@ class Gallery:
 def remove(run_dir: Path) -> None:
     """Take away what an earlier end of a run left, before the run goes on and it is true no more."""
     for name in (*_KEPT, _FACTS):
-        if (run_dir / name).is_file():
-            (run_dir / name).unlink()
+        if (run_dir / name).is_dir():
+            shutil.rmtree(run_dir / name)
+        else:
+            (run_dir / name).unlink(missing_ok=True)
 
 
 def write_facts(run_dir: Path, facts: Mapping[str, Any]) -> None:

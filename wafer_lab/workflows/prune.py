@@ -24,6 +24,7 @@ from wafer_lab.workflows.checkpoint import Loaded
 from wafer_lab.workflows.finished import CONFIG
 from wafer_lab.workflows.predict import predict_split
 from wafer_lab.workflows.quiet import silence
+from wafer_lab.workflows.seen import learns_from_labels_alone
 
 # A tenth of what the default optimizer learns with: the network is trained already.
 _LR = 1e-4
@@ -58,10 +59,16 @@ def prune_network(run: Path, loaded: Loaded, datamodule: WaferDataModule, amount
         epochs: Of fine-tuning, without augmentation.
 
     Raises:
-        UserError: The share is out of range, or the run's config names what is not ours.
+        UserError: The share is out of range, the run's task learns from unlabelled wafers, or its config names what
+            is not ours.
     """
     if not 0 < amount < 1:
         raise UserError(f"--prune {amount:g} is no share of the weights; choose one between 0 and 1, such as 0.5")
+    if not learns_from_labels_alone(loaded.config):
+        raise UserError(
+            f"--prune trains on labelled wafers, and {run} was trained on unlabelled ones, too; fine-tune it with "
+            f"weights={run} first, and prune that run"
+        )
     silence()
     network, weights = loaded.network.train(), _weights(loaded.network)
     prune.global_unstructured(weights, pruning_method=prune.L1Unstructured, amount=amount)

@@ -94,6 +94,11 @@ def told(seen: Mapping[str, Seen]) -> list[str]:
     return found
 
 
+def learns_from_labels_alone(config: Mapping[str, Any]) -> bool:
+    """Whether a run of that resolved config trains on labelled wafers and no others."""
+    return str(config["task"].get("_target_")).rpartition(".")[2] in _LABELLED
+
+
 def run_of(weights: str) -> Path | None:
     """The folder of the run that weights come from, where they lie in one."""
     path = Path(weights)
@@ -103,7 +108,7 @@ def run_of(weights: str) -> Path | None:
 
 def _fitted_on(config: Mapping[str, Any], source: WaferDataModule) -> NDArray[np.int64]:
     """The rows that a run's weights were fitted on."""
-    if str(config["task"].get("_target_")).rpartition(".")[2] in _LABELLED:
+    if learns_from_labels_alone(config):
         return source.split.train
     return np.concatenate([source.split.train, source.split.unlabelled])
 

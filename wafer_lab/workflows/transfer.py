@@ -66,6 +66,8 @@ def transfer(
     if wrong := [f for f in check_different("workflow.fractions", fractions) if not 0 < f <= 1]:
         raise UserError(f"workflow.fractions: {wrong[0]} must lie in (0, 1]")
     places = check_different("workflow.seeds", seeds)
+    if sources.get("scratch") is not None:
+        raise UserError("workflow.sources.scratch stands for random weights, which all are compared with; rename it")
     scratch = {name: what for name, what in sources.items() if what is None} or {"scratch": None}
     starts = read_sources(cfg, {**scratch, **sources})
     labels, notes = _labels(cfg, fractions)
