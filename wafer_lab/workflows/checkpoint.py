@@ -207,7 +207,7 @@ def _decisive(config: dict[str, Any]) -> dict[str, Any]:
     groups = {group: config[group] for group in RESUMED_GROUPS}
     tuned = asdict(Finetune()) | (config.get("finetune") or {})  # older runs lack it
     groups |= {"weights": config.get("weights"), "finetune": {k: v for k, v in tuned.items() if k != "_target_"}}
-    groups["callbacks"] = {"ema": (config.get("callbacks") or {}).get("ema")}  # whose averages a checkpoint holds as the weights
+    groups["callbacks"] = {"ema": (config.get("callbacks") or {}).get("ema")}  # a checkpoint holds its averages
     free = ("path", "cache", "num_workers", "views", "external", "external_classes")
     groups["data"] = {k: v for k, v in (_SINCE | config["data"]).items() if k not in free}
     # A schedule spans the whole run; without one a run may be made longer.
