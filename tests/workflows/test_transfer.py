@@ -107,6 +107,26 @@ def test_copies_of_the_test_wafers_are_found_across_sizes(planted, target, capsy
     assert "looking for near duplicates" in capsys.readouterr().out
 
 
+def test_weights_have_seen_what_those_had_that_they_began_with(planted, target, tiny, tmp_path):
+    folder, exact, near = planted
+    strangers = tmp_path / "strangers"
+    strangers.mkdir()
+    cfg = tiny("data.limit=null", "data.source.seed=77", f"weights={folder}")
+    OmegaConf.save(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True)), strangers / "config.yaml")
+    found, own = seen_by(str(strangers), target), seen_by(str(folder), target)
+    assert set(exact) <= set(found.test.exact)
+    assert set(near) <= set(found.test.near)
+    assert found.trained > own.trained
+
+    config = OmegaConf.load(folder / "config.yaml")  # a ring, as only changed files have it
+    OmegaConf.save(OmegaConf.merge(config, {"weights": str(strangers)}), folder / "config.yaml")
+    assert seen_by(str(strangers), target) == found
+
+    OmegaConf.save(OmegaConf.merge(config, {"weights": "imagenet"}), folder / "config.yaml")
+    assert "not known" in seen_by(str(strangers), target).test.unknown
+    assert set(exact) <= set(seen_by(str(strangers), target).test.exact)
+
+
 def test_what_is_not_known_of_a_source_is_said(target, tmp_path):
     assert seen_by(None, target).test == Twins(near=())
     file = tmp_path / "weights.safetensors"

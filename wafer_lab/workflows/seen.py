@@ -37,7 +37,7 @@ def seen_by(weights: str | None, target: WaferDataModule) -> Seen:
     """Look for exact copies of what a source was trained on, and near duplicates where that was other data.
 
     Within one data set the split keeps copies together, or near duplicates too (`data.group`), so nothing but exact
-    copies is looked for there.
+    copies is looked for there. A source that was itself trained from weights has seen what those had.
 
     Args:
         weights: As the key `weights` takes them.
@@ -46,23 +46,44 @@ def seen_by(weights: str | None, target: WaferDataModule) -> Seen:
     Returns:
         The twins; their `unknown` says so where nobody knows what the weights were trained on.
     """
-    if weights is None:
-        return Seen(Twins(near=()), Twins(near=()))
+    found, met = Seen(Twins(near=()), Twins(near=())), set()
+    while weights is not None and weights not in met:  # a ring is none that training makes, but files can be changed
+        met.add(weights)
+        one, weights = _generation(weights, target)
+        found = one if len(met) == 1 else _both(found, one)
+    return found
+
+
+def _generation(weights: str, target: WaferDataModule) -> tuple[Seen, str | None]:
+    """What weights have seen in their own training, and the weights that it began with."""
     run = run_of(weights)
     if run is None:
         unknown = Twins(unknown=f"{weights} is no run's folder, so what it was trained on is not known")
-        return Seen(unknown, unknown)
+        return Seen(unknown, unknown), None
     try:
         config = read_config(run)
         source = datamodule_of(config, run)
         source.open_and_split()
     except UserError as error:
         unknown = Twins(unknown=f"the data of {run} is not at hand ({error})")
-        return Seen(unknown, unknown)
+        return Seen(unknown, unknown), None
     fitted = _fitted_on(config, source)
     rows = {"val": fitted, "test": np.concatenate([fitted, source.split.val])}  # a val wafer that chose twice is usual
     val, test = (_twins(target, getattr(target.split, part), source, own) for part, own in rows.items())
-    return Seen(val, test, len(fitted))
+    before = config.get("weights")
+    return Seen(val, test, len(fitted)), None if before is None else str(before)
+
+
+def _both(one: Seen, other: Seen) -> Seen:
+    """What two generations of weights have seen together."""
+    val, test = (_union(getattr(one, part), getattr(other, part)) for part in ("val", "test"))
+    return Seen(val, test, one.trained + other.trained)
+
+
+def _union(one: Twins, other: Twins) -> Twins:
+    exact = {*one.exact, *other.exact}
+    near = None if one.near is other.near is None else {*(one.near or ()), *(other.near or ())} - exact
+    return Twins(tuple(sorted(exact)), None if near is None else tuple(sorted(near)), one.unknown or other.unknown)
 
 
 def unseen_test(target: WaferDataModule, seen: Iterable[Seen]) -> NDArray[np.int64]:
