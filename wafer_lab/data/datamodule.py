@@ -153,6 +153,7 @@ class WaferDataModule(pl.LightningDataModule):
         self.store = self.source if isinstance(self.source, Store) else cached(self.source, self.cache)
         self._check()
         self.label = self.row_labels()
+        self._alike = self._kept_together()
         self.split = self._split()
         #: Hash of the data and of the rows that select and judge a run; equal for runs that may be compared.
         self.split_digest = self.split.digest(self.fingerprint)
@@ -335,13 +336,14 @@ class WaferDataModule(pl.LightningDataModule):
                 f"{header.name} has {len(names)} {what} ({', '.join(names)}); set data.num_classes={len(names)}"
             )
 
-    def _split(self) -> Split:
-        store = self.store
-        content = store.content
+    def _kept_together(self) -> NDArray[np.uint64]:
+        """(N,) equal for rows that never stand on two sides of a split."""
         if self.group == "near_duplicates":
-            content = near_duplicate_groups(store, self.cache, self.label).astype(np.uint64)
-        elif self.group == "none":
-            content = np.arange(len(store), dtype=np.uint64)
+            return near_duplicate_groups(self.store, self.cache, self.label).astype(np.uint64)
+        return np.arange(len(self.store), dtype=np.uint64) if self.group == "none" else self.store.content
+
+    def _split(self) -> Split:
+        store, content = self.store, self._alike
         whole = split(self.label, content, lot=store.lot, vendor=store.vendor_split, **self.split_options)
         whole = without_judged(whole, content, self._lots)
         if self.leave_out:
@@ -369,7 +371,7 @@ class WaferDataModule(pl.LightningDataModule):
 
     def relabel(self, found: Labelled) -> None:
         """Train on the rows that it names, under its labels; before `setup`. See `labelled.labelled_only`."""
-        self.split, self.label = labelled_only(self.split, self.label, found, self.store.content, self._lots)
+        self.split, self.label = labelled_only(self.split, self.label, found, self._alike, self._lots)
 
     def _left_out(self) -> NDArray[np.bool_]:
         """(N,) bool, True for the rows of the store that are of a class to leave out."""
