@@ -1,6 +1,8 @@
 """Runs that learn from wafers without labels: what they train on, leave behind and refuse; that they resume."""
 
 import csv
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from wafer_lab.data.batches import rows
-from wafer_lab.errors import UserError
+from wafer_lab.errors import Terminated, UserError
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.workflows.checkpoint import load_task
 from wafer_lab.workflows.export import _data
@@ -20,18 +22,20 @@ FEW = ("data.label_fraction=0.3", "tracking=none", "data.canvas=16", "evaluation
 
 
 class Watch(Callback):
-    """Keep the rows that were trained on; stop for good before a step."""
+    """Keep the rows that were trained on; ask the run to stop after a step."""
 
     seen: set
-    stop_at = None
+    stop_after = None
 
     def on_train_start(self, trainer, task):
         type(self).seen, type(self).split = set(), trainer.datamodule.split
 
     def on_train_batch_start(self, trainer, task, batch, batch_idx):
-        if self.stop_at is not None and trainer.global_step == self.stop_at:
-            raise RuntimeError("the power went out")
         self.seen.update(rows(batch).tolist())
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+        if trainer.global_step == self.stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def watched(monkeypatch):
         return trainer, callbacks
 
     monkeypatch.setattr("wafer_lab.workflows.fit.build_trainer", build_trainer)
-    monkeypatch.setattr(Watch, "stop_at", None)
+    monkeypatch.setattr(Watch, "stop_after", None)
     return Watch
 
 
@@ -64,11 +68,12 @@ def test_a_run_learns_from_the_training_side_alone_and_resumes(tiny, watched, ta
     assert watched.seen <= set(split.train) | set(split.unlabelled)
     assert len(watched.seen & set(split.unlabelled)) > len(split.unlabelled) / 2
     steps = torch.load(whole.run_dir / "checkpoints/last.ckpt", weights_only=True)["global_step"]
-    watched.stop_at = steps // 2 + 1
-    with pytest.raises(RuntimeError, match="power went out"):
+    watched.stop_after = steps // 2 + 1
+    with pytest.raises(Terminated):
         fit(tiny(*options, run="cut"))
-    watched.stop_at = None
+    watched.stop_after = None
     last = whole.run_dir.parent / "cut/checkpoints/last.ckpt"
+    assert steps / 2 < torch.load(last, weights_only=True)["global_step"] < steps
     resumed = fit(tiny(*options, f"ckpt_path={last}", run="cut"))
     assert np.array_equal(resumed.predictions.logits, whole.predictions.logits)
     assert history(resumed.run_dir) == history(whole.run_dir)

@@ -124,6 +124,10 @@ class Task(pl.LightningModule):
         self.train_loss.update(loss.detach().expand(size))  # which ignores weights where it looks for no NaN
         self.log_epoch("train/loss", self.train_loss)
 
+    def epoch_metrics(self) -> dict[str, Metric]:
+        """What counts over an epoch of training; a run that is stopped within one goes on counting."""
+        return {"loss": self.train_loss}
+
     def log_epoch(self, name: str, metric: Metric) -> None:
         """Log what a metric comes to over the epoch; Lightning is told once, since that costs it a millisecond."""
         if self._logged.get(name) != self.current_epoch:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from wafer_lab.data.augment import MapAugment
 from wafer_lab.data.streams import Stream
@@ -84,6 +84,10 @@ class FixMatchTask(ClassificationTask):
             )
         counts = torch.from_numpy(class_counts(data.labels("train"), len(self.class_names), self.target))
         self._shares = counts / counts.sum()
+
+    def epoch_metrics(self) -> dict[str, Metric]:
+        """Of the unlabelled wafers, too."""
+        return super().epoch_metrics() | {"pseudo": self.pseudo, "unlabelled_loss": self.unlabelled_loss}
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of the labelled wafers and of the strong views, all in one pass."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from wafer_lab.data.augment import MapAugment
 from wafer_lab.data.batches import Batch, EpochBatches, Request
@@ -78,6 +78,10 @@ class SimCLRTask(ClassificationTask):
     def groups(self) -> list[dict[str, Any]]:
         """Network and projection head."""
         return super().groups() + parameter_groups(self.projector)
+
+    def epoch_metrics(self) -> dict[str, Metric]:
+        """Of the probe and the features, too."""
+        return super().epoch_metrics() | {"probe_loss": self.probe_loss, "feature_spread": self.spread}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """NT-Xent of the two views, and the loss of the probe on the wafers that have a label."""

@@ -7,7 +7,6 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from wafer_lab.errors import Terminated
@@ -22,8 +21,8 @@ class StopOnSignal(Checkpoint):
     In validation, the epoch is finished first: it ends with a `last.ckpt` of its own. It is a `Checkpoint`, so that
     Lightning runs it after the callbacks that a step changes, such as averaged weights.
 
-    A checkpoint within an epoch needs more than Lightning keeps: how many batches are done, for the sampler, and the
-    training loss so far.
+    A checkpoint within an epoch needs more than Lightning keeps: how many batches are done, for the sampler, and what
+    the task's `epoch_metrics` have counted so far.
 
     Args:
         path: The run's `last.ckpt`.
@@ -32,7 +31,7 @@ class StopOnSignal(Checkpoint):
     def __init__(self, path: str | Path):
         self.path = str(path)
         self._signum: int | None = None
-        self._within: dict[str, float] = {}
+        self._within: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, which would stop without saving; its own teardown gives them back."""
@@ -49,8 +48,8 @@ class StopOnSignal(Checkpoint):
         between_steps = done % trainer.accumulate_grad_batches == 0
         if not between_steps or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or not self._told(trainer):
             return
-        loss = pl_module.train_loss
-        self._within = {"batches": done, "loss": float(loss.mean_value), "weight": float(loss.weight)}
+        metrics = {name: metric.metric_state for name, metric in pl_module.epoch_metrics().items()}
+        self._within = {"batches": done, "metrics": metrics}
         trainer.save_checkpoint(self.path)
         self._end()
 
@@ -73,14 +72,14 @@ class StopOnSignal(Checkpoint):
         raise Terminated(self._signum or signal.SIGTERM)
 
     def state_dict(self) -> dict[str, Any]:
-        """`batches`, `loss` and `weight` of an epoch that is saved within; empty at the end of one."""
+        """`batches` and `metrics` of an epoch that is saved within; empty at the end of one."""
         return self._within
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Let the sampler and the training loss go on from where they were."""
+        """Let the sampler and the epoch's metrics go on from where they were."""
         within = checkpoint.get("callbacks", {}).get(self.state_key)
         if within:
             trainer.datamodule.resumed_at = (checkpoint["epoch"], within["batches"])
-            loss = pl_module.train_loss
-            loss.mean_value = torch.tensor(within["loss"], device=loss.device)
-            loss.weight = torch.tensor(within["weight"], device=loss.device)
+            for name, metric in pl_module.epoch_metrics().items():
+                for state, value in within["metrics"][name].items():
+                    setattr(metric, state, value.to(metric.device))
