@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from wafer_lab.workflows.assemble import build_trainer, fastest_precision
+from wafer_lab.workflows.assemble import build_trainer
+from wafer_lab.workflows.devices import device_for, fastest_precision
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,14 @@ def test_bfloat16_only_where_the_gpu_computes_in_it(monkeypatch, native):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
     assert fastest_precision("auto") == fastest_precision("gpu") == ("bf16-mixed" if native else "32-true")
+
+
+def test_the_accelerator_decides_where_networks_run_that_no_trainer_places(monkeypatch):
+    for there in (True, False):
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda there=there: there)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert device_for("cpu").type == "cpu"
+        assert device_for().type == device_for("gpu").type == ("cuda" if there else "cpu")
 
 
 def test_a_precision_that_is_asked_for_is_used(tiny, monkeypatch):

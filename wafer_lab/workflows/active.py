@@ -89,21 +89,21 @@ def _compared(plan: Rounds, names: Sequence[str], seeds: Sequence[int], score: s
     each = [(seed, name) for seed in seeds for name in names]
     fits = {plan.folder(name, seed, number) for seed, name in each for number in range(plan.rounds + 1)}
     points: list[Point] = []
-    last: list[float] = []
+    monitored: dict[tuple[int, str], float] = {}
     with parent(cfg, [plan.child(names[0], seed, 0) for seed in seeds], fits=len(fits)) as tracked:
         for seed, name in each:
             for one in plan.run(name, seed):
                 points.append(_point(name, seed, one.number, len(one.labelled.index), one.result, score))
-            last.append(one.result.monitored)
+                monitored[seed, name] = one.result.monitored  # the last round's, in the end
         leave(cfg, points, settings, score, tracked)
-        if one.number < plan.rounds:
+        if points[-1].round < plan.rounds:  # only of a person, who is asked for one acquisition and one seed
             print(
-                f"\nwafers wait for labels in {plan.folder(name, seed, one.number + 1) / FILE}: write "
+                f"\nwafers wait for labels in {plan.folder(names[0], seeds[0], points[-1].round + 1) / FILE}: write "
                 f"{', '.join(plan.datamodule.class_names)} into its column label. Then go on: the same command with "
                 f"hydra.run.dir={run_dir}",
                 flush=True,
             )
-    return ActiveResult(run_dir, float(np.mean(last)), points)
+    return ActiveResult(run_dir, float(np.mean(list(monitored.values()))), points)
 
 
 def _names(cfg: DictConfig, acquisition: Sequence[str], seeds: Sequence[int], oracle: Oracle) -> list[str]:

@@ -23,6 +23,7 @@ from wafer_lab.tasks.checkpointing import LAST, AtomicCheckpointIO
 from wafer_lab.tasks.divergence import FiniteLoss
 from wafer_lab.tasks.progress import Progress
 from wafer_lab.tasks.stopping import StopOnSignal
+from wafer_lab.workflows.devices import fastest_precision, kind_of_device
 
 PIXEL_HEAD = "wafer_lab.models.heads.PixelHead"
 _PROBE = 64  # pixels; side of a canvas that every encoder takes which is not built for one size
@@ -52,16 +53,7 @@ def build_task(cfg: DictConfig, config: dict[str, Any], datamodule: WaferDataMod
     Returns:
         The task.
     """
-    labels = datamodule.labels("train")
-    counts = class_counts(labels, datamodule.num_classes, datamodule.label_kind)
-    imbalance: Imbalance = build(cfg.imbalance)
-    datamodule.sample_weights = imbalance.sample_weights_for(labels, datamodule.label_kind)
-    loss = build(
-        cfg.loss,
-        class_weights=_tensor(imbalance.class_weights_for(counts, len(labels), datamodule.label_kind)),
-        log_prior=_tensor(imbalance.log_prior_for(counts, len(labels), datamodule.label_kind)),
-        class_counts=_tensor(counts),
-    )
+    loss = build_loss(cfg, datamodule)
     record = {
         "config": config,
         "class_names": list(datamodule.class_names),
@@ -87,6 +79,26 @@ def build_task(cfg: DictConfig, config: dict[str, Any], datamodule: WaferDataMod
         close = difflib.get_close_matches(cfg.task.monitor, names, n=3)
         raise UserError(f"task.monitor: there is no {cfg.task.monitor}; choose {', '.join(close or names[:8])}")
     return task
+
+
+def build_loss(config: Any, datamodule: WaferDataModule) -> nn.Module:
+    """The loss of a config, told of the classes' shares; the training batches follow its imbalance strategy from here.
+
+    Args:
+        config: With its groups loss and imbalance.
+        datamodule: Opened and split.
+    """
+    labels, kind = datamodule.labels("train"), datamodule.label_kind
+    counts = class_counts(labels, datamodule.num_classes, kind)
+    imbalance: Imbalance = build(config.imbalance)
+    datamodule.sample_weights = imbalance.sample_weights_for(labels, kind)
+    loss: nn.Module = build(
+        config.loss,
+        class_weights=_tensor(imbalance.class_weights_for(counts, len(labels), kind)),
+        log_prior=_tensor(imbalance.log_prior_for(counts, len(labels), kind)),
+        class_counts=_tensor(counts),
+    )
+    return loss
 
 
 def _pretrain(encoder: Any, cfg: DictConfig, datamodule: WaferDataModule) -> None:
@@ -134,27 +146,6 @@ def build_trainer(
         use_distributed_sampler=False,
     )
     return trainer, callbacks
-
-
-def fastest_precision(accelerator: str) -> str:
-    """What trains fastest: bf16-mixed where the hardware computes in bfloat16, else 32-true.
-
-    A CPU without such instructions emulates them and takes ten times as long.
-    """
-    accelerator = kind_of_device(accelerator)
-    if accelerator == "cpu":
-        able = torch.cpu.get_capabilities()
-        return "bf16-mixed" if any(able.get(name) for name in ("avx512_bf16", "amx_bf16")) else "32-true"
-    if accelerator in ("gpu", "cuda") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    return "32-true"
-
-
-def kind_of_device(accelerator: str) -> str:
-    """What `auto` comes to on this machine: gpu or cpu; anything else as it is."""
-    if accelerator != "auto":
-        return accelerator
-    return "gpu" if torch.accelerator.is_available() else "cpu"
 
 
 def _tensor(values: Any) -> torch.Tensor | None:

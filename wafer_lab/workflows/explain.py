@@ -20,6 +20,7 @@ from wafer_lab.evaluation.tables import table as markdown_table
 from wafer_lab.files import write_text
 from wafer_lab.models.classifier import Classifier
 from wafer_lab.workflows.checkpoint import load_task
+from wafer_lab.workflows.devices import device_for
 from wafer_lab.workflows.material import BATCH, Material, members, run_wafers, simulated_wafers
 
 #: Name of the row that pools the patterns with a region smaller than the wafer.
@@ -82,7 +83,7 @@ def explain_run(
         raise UserError(f"unknown method '{method}'; choose one of {', '.join(METHODS)}")
     out = run / "explanations" if out is None else out
     loaded = load_task(run)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_for()
     if not isinstance(loaded.network, Classifier):
         raise UserError(
             f"{run} draws masks, which show themselves where it looks; wafer-lab predict {run} INPUT --out masks.json "

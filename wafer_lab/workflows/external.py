@@ -16,6 +16,7 @@ from wafer_lab.errors import UserError
 from wafer_lab.evaluation.external import SPLIT, External, Twins
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.workflows.checkpoint import load_task
+from wafer_lab.workflows.devices import device_for
 from wafer_lab.workflows.finished import datamodule_of
 from wafer_lab.workflows.predict import predict_split
 
@@ -91,7 +92,7 @@ def external_test_of(
         limit=data.get("limit"),
         seed=data.get("seed", 0),
     )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_for()
     table = _predict(loaded.network, datamodule_of(config, run, found.store), found, device, own.split_digest)
     try:
         datamodule = datamodule_of(config, run)

@@ -16,6 +16,7 @@ from wafer_lab.data.store import Store
 from wafer_lab.data.views import VIEWS
 from wafer_lab.errors import UserError
 from wafer_lab.workflows.checkpoint import Loaded
+from wafer_lab.workflows.devices import device_for
 from wafer_lab.workflows.labelling import batches, label_source
 from wafer_lab.workflows.predict import class_logits
 
@@ -30,7 +31,7 @@ class NetworkJudge:
     def __init__(self, loaded: Loaded) -> None:
         self.config, self.predictor = loaded.config.data, loaded.predictor
         self.kind = kind_of(self.config)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_for()
         self.network = loaded.network.to(self.device)
 
     @torch.inference_mode()

@@ -17,6 +17,7 @@ from wafer_lab.data.views import VIEWS
 from wafer_lab.errors import UserError
 from wafer_lab.models.segmenter import Segmenter
 from wafer_lab.workflows.checkpoint import Loaded
+from wafer_lab.workflows.devices import device_for
 from wafer_lab.workflows.inference import inputs
 from wafer_lab.workflows.masks import called
 
@@ -75,7 +76,7 @@ def predict_masks(
 def _wafers(
     loaded: Loaded, network: Segmenter, source: Source | Store, progress: Callable[[int], None]
 ) -> Iterator[CocoImage]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_for()
     predictor, row = loaded.predictor, 0
     network = network.to(device)
     for image, maps in inputs(source, loaded.config.data, device):

@@ -14,8 +14,8 @@ from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.data.views import VIEWS
 from wafer_lab.errors import UserError
 from wafer_lab.models.classifier import Classifier
-from wafer_lab.workflows.assemble import kind_of_device
 from wafer_lab.workflows.checkpoint import load_task
+from wafer_lab.workflows.devices import device_for
 from wafer_lab.workflows.predict import class_logits
 
 Rows = NDArray[np.int64]
@@ -70,7 +70,7 @@ def ask(
     target = datamodule.label_kind
     if wanted:
         loaded = load_task(run_dir)
-        device = torch.device("cuda" if kind_of_device(accelerator) in ("gpu", "cuda") else "cpu")
+        device = device_for(accelerator)
         network, pool = loaded.network.to(device).eval(), datamodule.over(datamodule.store, rows)
         if "probabilities" in wanted:
             logits = _logits(network, pool, VIEWS[loaded.predictor.tta], device)

@@ -17,9 +17,9 @@ from wafer_lab.config.build import build, check_targets
 from wafer_lab.data.datamodule import WaferDataModule
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation.judgement import judge_predictions
-from wafer_lab.imbalance.strategy import Imbalance, class_counts
 from wafer_lab.tasks.base import Task
 from wafer_lab.tasks.finetune import Finetune
+from wafer_lab.workflows.assemble import build_loss
 from wafer_lab.workflows.checkpoint import Loaded
 from wafer_lab.workflows.finished import CONFIG
 from wafer_lab.workflows.predict import predict_split
@@ -106,22 +106,10 @@ def _task(run: Path, loaded: Loaded, datamodule: WaferDataModule) -> Task:
     assert isinstance(config, dict)
     for group, room in _ROOMS.items():
         check_targets(config[group], room, run / CONFIG)
-    labels, kind = datamodule.labels("train"), datamodule.label_kind
-    counts = class_counts(labels, datamodule.num_classes, kind)
-    imbalance: Imbalance = build(loaded.config.imbalance)
-    datamodule.sample_weights = imbalance.sample_weights_for(labels, kind)
-    given = {
-        "class_weights": imbalance.class_weights_for(counts, len(labels), kind),
-        "log_prior": imbalance.log_prior_for(counts, len(labels), kind),
-        "class_counts": counts,
-    }
-    tensors = {
-        name: None if value is None else torch.as_tensor(value, dtype=torch.float32) for name, value in given.items()
-    }
     task: Task = build(
         loaded.config.task,
         network=loaded.network,
-        loss=build(loaded.config.loss, **tensors),
+        loss=build_loss(loaded.config, datamodule),
         class_names=datamodule.class_names,
         optimizer=partial(torch.optim.AdamW, lr=_LR, weight_decay=0.0),
         scheduler=None,

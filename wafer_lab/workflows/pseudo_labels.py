@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
@@ -13,6 +12,7 @@ from wafer_lab.data.split import strata
 from wafer_lab.data.views import VIEWS
 from wafer_lab.errors import UserError
 from wafer_lab.workflows.checkpoint import load_task
+from wafer_lab.workflows.devices import device_for
 from wafer_lab.workflows.finished import datamodule_of
 from wafer_lab.workflows.predict import predict_split
 
@@ -42,7 +42,7 @@ def add_pseudo_labels(cfg: DictConfig, datamodule: WaferDataModule) -> Labelled 
             "task=pseudo_label labels unlabelled wafers, and the data have none on the training side; use data that "
             "have some, or hide labels with data.label_fraction=0.1"
         )
-    probabilities = _probabilities(run, datamodule, rows)
+    probabilities = _probabilities(run, datamodule, rows, cfg.trainer.accelerator)
     own = datamodule.label[train]
     cap = len(rows) / len(train) if cfg.task.cap is None else cfg.task.cap
     guess, chosen = choose(probabilities, own, cfg.task.threshold, cap)
@@ -96,7 +96,9 @@ def report(found: Labelled | None, datamodule: WaferDataModule, run_dir: Path) -
     return [f"labels {len(found.index):,} of {offered:,} unlabelled wafers: {each}"]
 
 
-def _probabilities(run: Path, datamodule: WaferDataModule, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+def _probabilities(
+    run: Path, datamodule: WaferDataModule, rows: NDArray[np.int64], accelerator: str
+) -> NDArray[np.float64]:
     """(n, C) what the teacher's predictor says of rows of the store."""
     loaded = load_task(run)
     facts = (
@@ -111,8 +113,7 @@ def _probabilities(run: Path, datamodule: WaferDataModule, rows: NDArray[np.int6
                 "the same data, with the same split and data.seed"
             )
     teacher = datamodule_of(loaded.record["config"], run, datamodule.store).over(datamodule.store, rows)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher.views = VIEWS[loaded.predictor.tta]
-    logits = predict_split(loaded.network, teacher, ("test",), device).logits
+    logits = predict_split(loaded.network, teacher, ("test",), device_for(accelerator)).logits
     by_wafer = logits.reshape(len(teacher.views), len(rows), -1).transpose(1, 0, 2)
     return loaded.predictor.probabilities(by_wafer)

@@ -25,7 +25,10 @@ from wafer_lab.workflows.outcome import Gallery
 #: Test wafers on which the file is compared with the run.
 COMPARED = 1000
 # Of the data's settings, those that say which wafers were trained on.
-_SPLIT = ("split", "val", "test", "group", "seed", "fold", "folds", "label_fraction", "limit", "leave_out")
+_SPLIT = (
+    "split", "val", "test", "group", "seed", "fold", "folds", "label_fraction", "train_without", "labelled", "limit",
+    "leave_out",
+)  # fmt: skip
 _RUN = ("started", "duration", "hardware", "git_revision")
 
 
@@ -122,6 +125,7 @@ def _data(datamodule: WaferDataModule, config: Mapping[str, Any]) -> dict[str, A
     """Which wafers the model was made with, and how to find them again."""
     counts = {part: len(getattr(datamodule.split, part)) for part in ("train", "val", "test")}
     chosen = {key: config["data"][key] for key in _SPLIT if key in config["data"]}
+    chosen["labelled"] = _named(chosen.get("labelled"))
     return {
         "name": datamodule.store.header.name,
         "fingerprint": datamodule.fingerprint,
@@ -144,9 +148,9 @@ def _agreement(model: WaferModel, datamodule: WaferDataModule, table: Prediction
     return {"wafers": len(test), "same": int(same.sum()), "right": int(right.sum())}
 
 
-def _named(weights: Any) -> str | None:
-    """Pretrained weights without the folder that they lay in."""
-    return None if weights is None else Path(str(weights)).name
+def _named(file: Any) -> str | None:
+    """A file, such as pretrained weights, without the folder that it lay in."""
+    return None if file is None else Path(str(file)).name
 
 
 def _sha256(file: Path) -> str:
