@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from wafer_lab.demo.answer import answer
-from wafer_lab.demo.batch import EVERY, Batch, judge_file, listing, summary, together
+from wafer_lab.demo.batch import EVERY, Answers, judge_file, listing, summary, together
 from wafer_lab.demo.examples import simulated_examples
 from wafer_lab.demo.guard import Guard
 from wafer_lab.demo.model import DemoModel
@@ -112,7 +112,7 @@ def _batch(model: DemoModel, folder: Path) -> None:
     def nothing(page: str) -> tuple[Any, ...]:
         return None, page, gr.update(visible=False), gr.update(value=None), ""
 
-    def judged(files: list[str] | None, before: Batch | None, *chosen: Any, progress: Any) -> tuple[Any, ...]:
+    def judged(files: list[str] | None, before: Answers | None, *chosen: Any, progress: Any) -> tuple[Any, ...]:
         """Judge what was uploaded, in place of what was judged before."""
         _forget(before)
         if not files:
@@ -136,7 +136,7 @@ def _batch(model: DemoModel, folder: Path) -> None:
     def with_progress(files: Any, before: Any, *chosen: Any, progress: Any = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008 - gradio looks for it there
         return judged(files, before, *chosen, progress=progress)
 
-    def look(batch: Batch | None, *chosen: Any) -> str:
+    def look(batch: Answers | None, *chosen: Any) -> str:
         return listing(batch, *chosen) if batch else ""
 
     shared: dict[str, Any] = {"api_visibility": "private"}
@@ -158,7 +158,7 @@ def _answers(model: DemoModel) -> list[str]:
     return names if "none" in names or model.predictor.target_kind == "multiclass" else [*names, "none"]
 
 
-def _forget(batch: Batch | None) -> None:
+def _forget(batch: Answers | None) -> None:
     """Delete the table of a batch that nobody looks at any more."""
     if batch is not None:
         shutil.rmtree(batch.table.parent, ignore_errors=True)

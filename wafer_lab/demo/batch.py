@@ -70,7 +70,7 @@ class Counted:
             yield rows
 
 
-class Batch(NamedTuple):
+class Answers(NamedTuple):
     """The answers for a file.
 
     Attributes:
@@ -92,7 +92,7 @@ class Batch(NamedTuple):
     counts: dict[str, int]
 
 
-def judge_file(model: DemoModel, file: Path, folder: Path, progress: Callable[[int], None]) -> Batch:
+def judge_file(model: DemoModel, file: Path, folder: Path, progress: Callable[[int], None]) -> Answers:
     """Ask the model about every wafer of a file, in bounded memory.
 
     Args:
@@ -114,7 +114,7 @@ def judge_file(model: DemoModel, file: Path, folder: Path, progress: Callable[[i
     for batch in _read(table, model.class_names):
         counts.update(name for said in batch["prediction"].drop_null().to_pylist() for name in said.split("+"))
     ordered = {name: counts[name] for name in (*model.class_names, "none") if counts[name]}
-    return Batch(table, model.class_names, done.wafers, done.faults, source.passed, source.failed, ordered)
+    return Answers(table, model.class_names, done.wafers, done.faults, source.passed, source.failed, ordered)
 
 
 class Matching(NamedTuple):
@@ -129,7 +129,7 @@ class Matching(NamedTuple):
     total: int
 
 
-def filtered(batch: Batch, name: str = EVERY, least: float = 0.0, only_errors: bool = False) -> Matching:
+def filtered(batch: Answers, name: str = EVERY, least: float = 0.0, only_errors: bool = False) -> Matching:
     """Look through the whole table, a part of it in memory at a time.
 
     Args:
@@ -156,7 +156,7 @@ def filtered(batch: Batch, name: str = EVERY, least: float = 0.0, only_errors: b
     return Matching(shown, count)
 
 
-def listing(batch: Batch, name: str = EVERY, least: float = 0.0, only_errors: bool = False) -> str:
+def listing(batch: Answers, name: str = EVERY, least: float = 0.0, only_errors: bool = False) -> str:
     """What `filtered` lets through as HTML, without columns that say nothing: one file's name, or no errors."""
     found = filtered(batch, name, least, only_errors)
     first = f"; the first {SHOWN:,} are shown, the download has all" if found.total > SHOWN else ""
@@ -188,7 +188,7 @@ def together(uploads: Sequence[Path], folder: Path) -> Path:
     return made
 
 
-def summary(batch: Batch) -> str:
+def summary(batch: Answers) -> str:
     """What a file adds up to, as HTML."""
     facts = {"wafers": f"{batch.wafers:,}", "not judged": f"{batch.faults:,}"}
     dies = batch.passed + batch.failed

@@ -14,7 +14,9 @@ from wafer_lab.tasks.base import Task
 class SupervisedTask(Task):
     """Train on (image, target); log the loss and the scores of an epoch's validation.
 
-    A subclass says which scores, and how logits become the probabilities that they take.
+    A subclass says which scores, and how logits become the probabilities that they take. `val/loss` is the mean of the
+    batches' losses over wafers; with class weights each of those is a weighted mean, so it depends a little on the size
+    of batches.
 
     Args:
         network: (B, C, S, S) images -> logits.

@@ -49,7 +49,7 @@ class Judge(Protocol):
         """Calibrated probabilities, (N, C), of N maps or grey images, (H, W) uint8 each, of any sizes."""
 
 
-class Labelled(NamedTuple):
+class Written(NamedTuple):
     """What was written.
 
     Attributes:
@@ -67,7 +67,7 @@ class CannotWriteError(UserError):
     """The answers have nowhere to go, whatever the wafers are."""
 
 
-class Batch(NamedTuple):
+class Portion(NamedTuple):
     """Some wafers in a row.
 
     Attributes:
@@ -87,7 +87,7 @@ def label_source(
     out: Path,
     progress: Callable[[int], None] = lambda count: None,
     key: str | None = None,
-) -> Labelled:
+) -> Written:
     """Write what is said of every wafer of a source.
 
     Args:
@@ -133,7 +133,7 @@ def label_source(
         if isinstance(error, OSError):
             raise UserError(f"the input cannot be read: {error.strerror or error}; check it and try again") from None
         raise
-    return Labelled(first, faults, kept)
+    return Written(first, faults, kept)
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def writing(out: Path) -> Iterator[None]:
         raise CannotWriteError(f"cannot write {out}: {error.strerror or error}; {fix}") from None
 
 
-def batches(source: Source | Store, skip: int = 0) -> Iterator[Batch]:
+def batches(source: Source | Store, skip: int = 0) -> Iterator[Portion]:
     """Wafers in the source's order, at most `BATCH` at a time.
 
     Args:
@@ -175,10 +175,10 @@ def batches(source: Source | Store, skip: int = 0) -> Iterator[Batch]:
                         check_dies(states)
                     except UserError as error:
                         faults[place] = str(error)
-            yield Batch(maps, None if rows.path is None else list(rows.path[low : places.stop]), faults)
+            yield Portion(maps, None if rows.path is None else list(rows.path[low : places.stop]), faults)
 
 
-def _images(rows: Rows, root: Path, start: int) -> Iterator[Batch]:
+def _images(rows: Rows, root: Path, start: int) -> Iterator[Portion]:
     paths = list(rows.path or [])
     pixels = rows.height.astype(np.int64) * rows.width
     while start < len(rows):
@@ -187,7 +187,7 @@ def _images(rows: Rows, root: Path, start: int) -> Iterator[Batch]:
         faults = _within(rows, places)
         blank = np.zeros((1, 1), np.uint8)
         grey = [blank if i - start in faults else decode_grey(root / paths[i]) for i in places]
-        yield Batch(grey, paths[start : places.stop], faults)
+        yield Portion(grey, paths[start : places.stop], faults)
         start = places.stop
 
 
@@ -195,7 +195,7 @@ def _within(rows: Rows, places: range) -> dict[int, str]:
     return {i - places.start: fault for i, fault in (rows.faults or {}).items() if i in places}
 
 
-def _answers(judge: Judge, batch: Batch, first: int) -> pa.RecordBatch:
+def _answers(judge: Judge, batch: Portion, first: int) -> pa.RecordBatch:
     """The rows of a batch."""
     names, count = judge.predictor.class_names, len(batch.wafers)
     good = [place for place in range(count) if place not in batch.faults]

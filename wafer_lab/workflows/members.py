@@ -10,7 +10,7 @@ from wafer_lab.config.build import check_plain, resolved
 from wafer_lab.errors import UserError
 from wafer_lab.workflows.finished import FinishedRun, check_comparable, find_runs, read_run
 from wafer_lab.workflows.nested import child, fit_once
-from wafer_lab.workflows.sources import Given, Source, check_different, check_name, read_sources, with_weights
+from wafer_lab.workflows.sources import Given, Start, check_different, check_name, read_sources, with_weights
 from wafer_lab.workflows.variants import chosen, variant
 
 #: The group of members that all come from the same source and model.
@@ -36,7 +36,7 @@ class Planned:
     name: str
     group: str
     config: DictConfig
-    source: Source
+    source: Start
     hydra: DictConfig | None
 
     def trained(self, weights: str | None) -> Path:
@@ -70,7 +70,7 @@ def plan(
     if folds is not None and cfg.data.split == "kfold" and folds != cfg.data.folds:
         raise UserError(f"with data.split=kfold, workflow.folds={folds} must be data.folds={cfg.data.folds}")
     bases = _models(cfg, models)
-    starts = read_sources(cfg, sources) if sources else [Source("", cfg.weights)]
+    starts = read_sources(cfg, sources) if sources else [Start("", cfg.weights)]
     parts: list[int | None] = [None] if folds is None else list(range(folds))
     every = [(s, m, f, seed) for s in starts for m in bases for f in parts for seed in places]
     if len(every) < 2:
@@ -95,7 +95,7 @@ def _models(cfg: DictConfig, models: Sequence[str] | None) -> list[Base]:
     return found
 
 
-def _planned(source: Source, base: Base, fold: int | None, seed: int, folds: int | None, seeds: int) -> Planned:
+def _planned(source: Start, base: Base, fold: int | None, seed: int, folds: int | None, seeds: int) -> Planned:
     model, cfg, whole = base
     kind = "_".join(filter(None, (source.name, model)))
     name = [kind] if kind else []

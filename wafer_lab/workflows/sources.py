@@ -20,7 +20,7 @@ PRETRAINED: dict[str, Sequence[str]] = {"simclr": ("task=simclr",)}
 
 
 @dataclass(frozen=True)
-class Source:
+class Start:
     """One starting point.
 
     Attributes:
@@ -44,7 +44,7 @@ class Source:
         return str(self.pretraining.paths.run)
 
 
-def read_sources(cfg: DictConfig, given: Mapping[str, Given]) -> list[Source]:
+def read_sources(cfg: DictConfig, given: Mapping[str, Given]) -> list[Start]:
     """The sources that a workflow's config names.
 
     Args:
@@ -57,21 +57,21 @@ def read_sources(cfg: DictConfig, given: Mapping[str, Given]) -> list[Source]:
     return [_source(cfg, check_name("workflow.sources", name), what) for name, what in given.items()]
 
 
-def _source(cfg: DictConfig, name: str, what: Given) -> Source:
+def _source(cfg: DictConfig, name: str, what: Given) -> Start:
     overrides = PRETRAINED.get(what) if isinstance(what, str) else what
     if overrides is None:
         assert what is None or isinstance(what, str)
-        return Source(name, what)
+        return Start(name, what)
     if not overrides or not all(isinstance(text, str) for text in overrides):
         raise UserError(
             f"workflow.sources.{name} must be null, imagenet, a file, a run's folder, simclr, or a list of arguments "
             f"such as ['task=simclr'], not {list(overrides)}"
         )
     made, whole = variant(cfg, overrides, f"workflow.sources.{name}")
-    return Source(name, pretraining=child(made, f"pretrain_{name}", {}), hydra=whole)
+    return Start(name, pretraining=child(made, f"pretrain_{name}", {}), hydra=whole)
 
 
-def check_fit(starts: Iterable[tuple[Source, DictConfig]]) -> None:
+def check_fit(starts: Iterable[tuple[Start, DictConfig]]) -> None:
     """Refuse weights of another encoder before anything is trained.
 
     Args:
@@ -82,7 +82,7 @@ def check_fit(starts: Iterable[tuple[Source, DictConfig]]) -> None:
     """
     known = set()
     for source, cfg in starts:
-        if (key := (source.name, str(resolved(cfg)["model"]))) in known or source == Source(source.name):
+        if (key := (source.name, str(resolved(cfg)["model"]))) in known or source == Start(source.name):
             continue
         known.add(key)
         encoder = build(cfg.model)

@@ -19,7 +19,7 @@ from wafer_lab.tracking.tracker import Run as Tracked
 from wafer_lab.tracking.tracker import log_files
 from wafer_lab.workflows.nested import child, fit_once, parent
 from wafer_lab.workflows.seen import Seen, seen_by, told, unseen_test
-from wafer_lab.workflows.sources import Given, Source, check_different, check_fit, read_sources, with_weights
+from wafer_lab.workflows.sources import Given, Start, check_different, check_fit, read_sources, with_weights
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _leave(
     print("\n".join([*lines, "", f"report  {run_dir / 'transfer.md'}"]), flush=True)
 
 
-def _child(cfg: DictConfig, source: Source, fraction: float, seed: int) -> DictConfig:
+def _child(cfg: DictConfig, source: Start, fraction: float, seed: int) -> DictConfig:
     data = {"label_fraction": float(fraction)}
     return child(
         cfg, f"{source.name}_{fraction:g}_seed_{seed}", {"seed": seed, "weights": source.weights, "data": data}
