@@ -29,13 +29,13 @@ VAL = 0.15
 TEST = 0.2
 
 
-def features(store, size, name, weights):
+def features(store, size, name, weights, encoding):
     encoder = timm_encoder(name, 3, size)
     print(load_weights(encoder, weights))
     encoder.eval()
     grey = torch.from_numpy(np.stack([canvas(Path(store.root) / path, size) for path in store.path]))
     with torch.inference_mode():
-        return torch.cat([encoder(scale(part, "imagenet")) for part in grey.split(64)]).numpy()
+        return torch.cat([encoder(scale(part, encoding)) for part in grey.split(64)]).numpy()
 
 
 def judged(x, label, groups, part):
@@ -55,6 +55,7 @@ def main():
     parser.add_argument("images", type=Path)
     parser.add_argument("--model", default="tf_efficientnet_lite0")
     parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--encoding", default="inception", choices=("inception", "imagenet"), help="what it was made on")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--cache", default="outputs/cache")
@@ -62,7 +63,7 @@ def main():
     began = time.perf_counter()
     store = cached(open_source(chosen.images), chosen.cache)
     label, twins = np.asarray(store.label), near_duplicate_groups(store, chosen.cache)
-    x = features(store, chosen.size, chosen.model, chosen.weights)
+    x = features(store, chosen.size, chosen.model, chosen.weights, chosen.encoding)
     rows = {"grouped": twins.astype(np.uint64), "naive": np.arange(len(label), dtype=np.uint64)}
     scores = {
         side: np.array(
