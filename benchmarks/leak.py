@@ -55,7 +55,9 @@ def main():
     parser.add_argument("images", type=Path)
     parser.add_argument("--model", default="tf_efficientnet_lite0")
     parser.add_argument("--weights", default="imagenet")
-    parser.add_argument("--encoding", default="inception", choices=("inception", "imagenet"), help="what it was made on")
+    parser.add_argument(
+        "--encoding", default="inception", choices=("inception", "imagenet"), help="what it was made on"
+    )
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--cache", default="outputs/cache")

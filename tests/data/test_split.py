@@ -258,7 +258,7 @@ def test_strata_mark_unlabelled_rows():
         ({"method": "lot", "lot": np.full(30, "x")}, "one lot only"),
         ({"method": "vendor"}, "Training and Test"),
         ({"method": "random"}, "unknown split"),
-        ({"val": 0.6, "test": 0.5}, "leave something for training"),
+        ({"val": 0.6, "test": 0.5}, "together below 1"),
         ({"method": "kfold", "fold": 5}, "folds"),
     ],
 )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from wafer_lab.errors import UserError
 from wafer_lab.workflows.assemble import build_trainer
 from wafer_lab.workflows.devices import device_for, fastest_precision
 
@@ -37,6 +38,12 @@ def test_the_accelerator_decides_where_networks_run_that_no_trainer_places(monke
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert device_for("cpu").type == "cpu"
         assert device_for().type == device_for("gpu").type == ("cuda" if there else "cpu")
+
+
+def test_a_gpu_that_is_not_there_is_refused(tiny, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(UserError, match="PyTorch sees no GPU on this machine; use trainer=default"):
+        build_trainer(tiny("trainer=gpu", "trainer.accelerator=gpu"), logger=None)
 
 
 def test_a_precision_that_is_asked_for_is_used(tiny, monkeypatch):

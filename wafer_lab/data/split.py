@@ -318,9 +318,9 @@ def _check(method: str, val: float, test: float, fold: int, folds: int) -> None:
     if method not in ("stratified", "lot", "vendor", "kfold"):
         raise UserError(f"unknown split '{method}'; choose stratified, lot, vendor or kfold")
     if not (0 < val < 1 and 0 < test < 1 and val + test < 1):
-        raise UserError(f"val={val} and test={test} must be positive and leave something for training")
+        raise UserError(f"data.val={val} and data.test={test} must be positive and together below 1")
     if method == "kfold" and not (folds >= 2 and 0 <= fold < folds):
-        raise UserError(f"fold={fold} must lie in 0 .. folds - 1, with folds={folds} at least 2")
+        raise UserError(f"data.fold={fold} must lie in 0 .. data.folds - 1, with data.folds={folds} at least 2")
 
 
 def _remedy(part: str, method: str) -> str:
@@ -340,11 +340,11 @@ def _lots(lot: NDArray[np.str_] | None, rows: Rows) -> NDArray[np.str_]:
 
 
 def _vendor(vendor: NDArray[np.str_] | None, rows: Rows) -> NDArray[np.str_]:
-    present: Sequence[str] = [] if vendor is None else list(np.unique(vendor[rows]))
+    present: Sequence[str] = [] if vendor is None else np.unique(vendor[rows]).tolist()
     if vendor is None or "train" not in present or "test" not in present:
         raise UserError(
             "a vendor split needs rows marked Training and Test, and this data has "
-            f"{[p for p in present if p] or 'none'}; use data.split=stratified, lot or kfold"
+            f"{' and '.join(p for p in present if p) or 'none'} only; use data.split=stratified or kfold"
         )
     return vendor[rows]
 

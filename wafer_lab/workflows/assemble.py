@@ -23,7 +23,7 @@ from wafer_lab.tasks.checkpointing import LAST, AtomicCheckpointIO
 from wafer_lab.tasks.divergence import FiniteLoss
 from wafer_lab.tasks.progress import Progress
 from wafer_lab.tasks.stopping import StopOnSignal
-from wafer_lab.workflows.devices import fastest_precision, kind_of_device
+from wafer_lab.workflows.devices import check_device, fastest_precision, kind_of_device
 
 PIXEL_HEAD = "wafer_lab.models.heads.PixelHead"
 _PROBE = 64  # pixels; side of a canvas that every encoder takes which is not built for one size
@@ -126,6 +126,7 @@ def build_trainer(
         logger: Of the tracker.
         watchers: Callbacks of whoever runs many fits and shows their progress itself; None shows that of this one.
     """
+    check_device(cfg.trainer.accelerator)
     callbacks = {name: build(node) for name, node in cfg.callbacks.items() if node is not None}
     guards = [FiniteLoss(cfg.paths.run), StopOnSignal(f"{cfg.paths.run}/checkpoints/{LAST}")]
     terminal = sys.stderr.isatty() and watchers is None

@@ -2,6 +2,8 @@
 
 import torch
 
+from wafer_lab.errors import UserError
+
 
 def fastest_precision(accelerator: str) -> str:
     """What trains fastest: bf16-mixed where the hardware computes in bfloat16, else 32-true.
@@ -15,6 +17,19 @@ def fastest_precision(accelerator: str) -> str:
     if accelerator in ("gpu", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "32-true"
+
+
+def check_device(accelerator: str) -> None:
+    """Refuse a GPU that is not there.
+
+    Raises:
+        UserError: PyTorch sees none.
+    """
+    if accelerator in ("gpu", "cuda") and not torch.accelerator.is_available():
+        raise UserError(
+            f"trainer.accelerator={accelerator}: PyTorch sees no GPU on this machine; use trainer=default, which takes "
+            "one where it is, or trainer=cpu"
+        )
 
 
 def device_for(accelerator: str = "auto") -> torch.device:

@@ -89,7 +89,9 @@ def inputs(
     """
     found = source.header.kind if isinstance(source, Store) else source.kind
     if found != kind_of(config):
-        raise UserError(f"the model was trained on {kind_of(config)}, and this input holds {found}")
+        raise UserError(
+            f"the model was trained on {kind_of(config)}, and the input holds {found}; name a model of those"
+        )
     for batch in batches(source):
         yield drawn_maps(batch.wafers, config, device), batch.wafers
 

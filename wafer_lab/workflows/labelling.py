@@ -108,7 +108,7 @@ def label_source(
         raise UserError(f"predictions are written as .parquet or .csv, not '{out.suffix}'")
     found = source.header.kind if isinstance(source, Store) else source.kind
     if found != judge.kind:
-        raise UserError(f"the model was trained on {judge.kind}, and this input holds {found}")
+        raise UserError(f"the model was trained on {judge.kind}, and the input holds {found}; name a model of those")
     if out.is_dir():
         raise CannotWriteError(f"cannot write {out}: it is a folder; choose another file")
     parts = _Parts(out, key)
