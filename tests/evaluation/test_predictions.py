@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,9 +183,21 @@ def _newer(path: Path, table: Predictions) -> None:
     pq.write_table(found.replace_schema_metadata({b"wafer_lab.predictions": json.dumps(meta)}), path)
 
 
+def _column(name: str, values: list[object]) -> Callable[[Path, Predictions], None]:
+    def spoil(path: Path, table: Predictions) -> None:
+        found = pq.read_table(table.write(path))
+        changed = pa.array([*values, *found[name].to_pylist()[len(values) :]])
+        pq.write_table(found.set_column(found.column_names.index(name), name, changed), path)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
+        (_column("target", [99]), "damaged"),
+        (_column("target", [None]), "damaged"),
+        (_column("index", [None]), "damaged"),
         (_missing, "there is no predictions table"),
         (_folder, "there is no predictions table"),
         (_text, "not a predictions table, nor any Parquet"),

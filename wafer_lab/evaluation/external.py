@@ -86,7 +86,7 @@ class External:
             twins: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["twins"].items()}
             origin = Origin(**facts["origin"] | {"missing": tuple(facts["origin"]["missing"])})
             external = cls(table, origin, Twins(**twins))
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{folder / FACTS} is missing or damaged ({type(error).__name__}){mend}") from None
         for key in ("class_names", "target_kind", "split_digest"):
             if getattr(table, key) != getattr(run, key):

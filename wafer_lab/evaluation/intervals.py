@@ -7,8 +7,9 @@ wafer, or each lot, a weight: how often it was drawn. So the scores of all resam
 An interval says how much the score would vary with another test set of this size, not with another training run.
 
 - One of no width on a rate means that no error was seen among n wafers; up to about 3 / n of them may still be wrong.
-- A resample may lack a rare class. Its macro means then leave that class out, as `metrics.scores` does; its F1,
-  precision and recall count as 0 there, and its AUROC and average precision leave the resample out.
+- A resample may lack a rare class. Its macro means then leave that class out, as `metrics.scores` does; its
+  precision counts as 0 there, and its F1, recall, AUROC and average precision leave the resample out, as escape and
+  false alarm rates do where no wafer is defective, or none is normal.
 - ECE plugs sample means into absolute values, which is biased upwards: noise in a bin never cancels (Kumar et al.,
   "Verified uncertainty calibration", NeurIPS 2019; Roelofs et al., "Mitigating bias in calibration error estimation",
   AISTATS 2022). A resample adds its own noise to the table's, so the interval sits higher still and can lie wholly
@@ -146,8 +147,8 @@ def resampled(
         seed: likewise.
 
     Returns:
-        Name -> (resamples,) float64, the names of `judge`; nan where a ranking score is not defined because the
-        resample has no wafer of that class, or no other.
+        Name -> (resamples,) float64, the names of `judge`; nan where the resample does not define it: it has no
+        wafer of the class, or of a ranking score no other, or no defective or normal one.
 
     Raises:
         UserError: see `judge`.
@@ -233,7 +234,7 @@ class _Table:
         places, statistics, width = {}, [], 0
         for name, terms in _terms(target, decisions, probabilities, present, cost):
             places[name] = slice(width, width + terms.shape[1])
-            entries = terms if len(group) == group.max() + 1 else summed(terms, group)
+            entries = terms if np.array_equal(group, np.arange(len(group))) else summed(terms, group)
             # The classes apart where all would not fit into the cache.
             step = terms.shape[1] if np.count_nonzero(entries) <= _WEIGHTS else _BINS
             firsts = range(0, terms.shape[1], step)

@@ -207,7 +207,11 @@ class Predictions:
     def _from_arrow(cls, table: pa.Table, meta: dict[str, Any]) -> "Predictions":
         classes = len(meta["class_names"])
         multiclass = meta["target_kind"] == "multiclass"
-        return cls(
+        if any(table[name].null_count for name in ("index", "split", "view", "target", "logits")):
+            raise ValueError("values are missing")
+        if not pa.types.is_integer(table["index"].type):
+            raise ValueError("the index is not of whole numbers")
+        found = cls(
             index=table["index"].to_numpy(),
             split=strings(table["split"]),
             view=table["view"].to_numpy(),
@@ -220,6 +224,9 @@ class Predictions:
             lot=strings(table["lot"]) if "lot" in table.column_names else None,
             knn_distance=table["knn_distance"].to_numpy() if "knn_distance" in table.column_names else None,
         )
+        if len(found) and not -1 <= found.target.min() <= found.target.max() < (classes if multiclass else 2):
+            raise ValueError("a target is no class")
+        return found
 
 
 def _check_finite(logits: NDArray[np.float32], where: str) -> None:

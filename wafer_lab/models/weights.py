@@ -227,7 +227,7 @@ def _state(content: dict[str, Any], source: str) -> State:
         if isinstance(content.get(key), dict):
             content = content[key]
             break
-    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not state:
         raise UserError(f"{source} holds no tensors by name; save model.state_dict()")
     for prefix in prefixes:  # of our checkpoints this leaves out the head

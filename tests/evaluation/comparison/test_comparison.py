@@ -221,6 +221,14 @@ def test_what_cannot_be_compared_is_said(options, said):
         compare(runs, test, **options)
 
 
+@pytest.mark.parametrize("score", ["f1/none", "recall/none", "false_alarm_rate"])
+def test_a_score_of_no_test_wafer_is_refused(score):
+    test = shared(target=np.arange(60) % 2)  # no wafer is none
+    runs = [answers(test, np.ones(60, bool), m=m) for m in "ab"]
+    with pytest.raises(UserError, match=f"no test wafer is of the kind that {score} is about"):
+        compare(runs, test, score=score, baseline="m=a")
+
+
 def test_main_effects_of_a_grid_by_hand():
     grid = [{"model": m, "loss": n} for m in ("small", "big") for n in ("ce", "focal")]
     scores = [0.80, 0.84, 0.90, 0.92]

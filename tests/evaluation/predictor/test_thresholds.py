@@ -109,6 +109,8 @@ def test_saturated_and_equal_probabilities():
     np.testing.assert_array_equal(decided(certain, thresholds), [0, 1, 2, 0, 0])
     same = fit_thresholds(np.full((10, 2), 0.5), np.arange(10) % 2)
     assert np.isfinite(same).all()
+    lost = fit_thresholds(np.array([[0.9], [0.8], [0.0], [0.0]]), np.ones((4, 1), np.int8))  # sigmoids that underflow
+    assert 0 < lost[0] < 1e-100
 
 
 def test_frozen_and_absent_classes_stay_neutral():

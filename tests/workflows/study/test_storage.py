@@ -239,9 +239,22 @@ def test_importance_is_told_of_ten_trials_or_more(opened):
     shared = opened(space=space, n_trials=9, sampler="random")
     work(shared, objective)
     assert importances(shared.study, 0) == {}
-    work(opened(space=space, n_trials=12, sampler="random"), objective)
+    work(opened(space=space, n_trials=40, sampler="random"), objective)
     shares = importances(shared.study, 0)
     assert shares["x"] > 0.7 > 0.3 > shares["z"]
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_importance_is_for_being_among_the_best(direction):
+    def objective(trial):
+        # `top` alone decides who is best, `bottom` who is worst.
+        top, bottom = trial.suggest_float("top", 0, 1), trial.suggest_float("bottom", 0, 1)
+        value = 5 * (top > 0.9) - 5 * (bottom < 0.1) + trial.number / 1e4
+        return value if direction == "maximize" else -value
+
+    study = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(objective, n_trials=200)
+    assert importances(study, 0)["top"] > 0.9
 
 
 def test_memory_is_a_failure_of_the_trial():

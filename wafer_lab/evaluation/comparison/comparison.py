@@ -217,6 +217,10 @@ def compare(
         if score not in scores[-1]:
             raise UserError(f"there is no score {score!r} of these runs; choose one of {_offered(scores[-1])}")
         draws.append(resampled(*what, **facts, ranking=ranking, resamples=resamples, seed=seed)[score])
+        if np.isnan(draws[-1]).all():
+            raise UserError(
+                f"no test wafer is of the kind that {score} is about, so it says nothing; choose another score"
+            )
     table = np.stack(draws)
     settings = {name: _setting(name, rows, runs, scores, table, score) for name, rows in groups.items()}
     chosen = _baseline(tuple(settings.values()), score, baseline)

@@ -157,7 +157,7 @@ class Predictor:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"cannot read a predictor from {path} ({error.strerror}); {_HINT}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is cut short or damaged; {_HINT}") from error
         try:
             return cls.from_dict(values)

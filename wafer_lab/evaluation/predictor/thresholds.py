@@ -103,7 +103,7 @@ def _best_cut(scores: Floats, positive: NDArray[np.bool_]) -> float:
     ranked = np.maximum(scores[order], _TINY)
     f1 = 2 * np.cumsum(positive[order]) / (np.arange(1, len(scores) + 1) + positive.sum())
     below = np.append(ranked[1:], ranked[-1] / 4)
-    cuts = np.sqrt(ranked * below)
+    cuts = np.sqrt(ranked) * np.sqrt(below)  # whose product would be too small for a number
     f1[ranked <= cuts] = -1  # equal scores cannot be told apart
     best = np.flatnonzero(f1 >= f1.max() - _GAIN)
     return float(cuts[best[np.argmin(np.abs(np.log(cuts[best] / 0.5)))]])

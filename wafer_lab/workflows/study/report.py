@@ -179,13 +179,15 @@ def _slices(settings: Study, trials: Sequence[FrozenTrial]) -> list[Any]:
 
 
 def importances(study: optuna.Study, place: int) -> dict[str, float]:
-    """Share of an objective's variation that each key explains; empty where too few trials differ to tell.
+    """How much each key matters for being among the best trials of an objective; empty where too few differ to tell.
 
-    PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255) over the complete trials.
+    PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255) over the complete trials. The shares sum to 1.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < _FEW or len({trial.values[place] for trial in complete}) < 2:
         return {}
+    # With a target Optuna takes the lowest values for the best.
+    sign = -1 if study.directions[place] == optuna.study.StudyDirection.MAXIMIZE else 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return dict(optuna.importance.get_param_importances(study, target=lambda trial: trial.values[place]))
+        return dict(optuna.importance.get_param_importances(study, target=lambda trial: sign * trial.values[place]))
