@@ -198,8 +198,11 @@ def _job_problems(composer: Composer, overrides: list[Override], sure: bool) -> 
         typed = {override.key_or_group for override in overrides}
         rest = [problem for problem in rest if problem.path in typed]
     told = {problem.path for problem in rest}
-    unsigned = [override for override in overrides if override.key_or_group not in told]
-    return found + rest + [p for o in unsigned if (p := _text_for_number(composer, o, overrides, cfg))]
+    unsigned = [o for o in overrides if o.key_or_group not in told and _is_unsigned_text(composer, o, cfg)]
+    if unsigned:
+        usual = composer.compose([override for override in overrides if override not in unsigned])
+        rest += [problem for override in unsigned if (problem := _text_for_number(override, usual))]
+    return found + rest
 
 
 def _repaired(composer: Composer, overrides: list[Override]) -> tuple[list[Override], list[Problem], bool]:
@@ -335,21 +338,22 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
             yield from _leaves(value_at(node, key), f"{prefix}{key}.")
 
 
-def _text_for_number(
-    composer: Composer, override: Override, overrides: list[Override], cfg: DictConfig
-) -> Problem | None:
-    """A text typed over a number or a switch where no signature says what belongs there: `seed=abc`."""
+def _is_unsigned_text(composer: Composer, override: Override, cfg: DictConfig) -> bool:
+    """Whether an argument types a text where no signature, with which validate compares, says what belongs there."""
     key, value = override.key_or_group, override.value()
     parent = key.rpartition(".")[0]
     if not isinstance(value, str) or "${" in value or override.is_add() or composer.is_group(override):
+        return False
+    return not parent or not _keywords(value_at(cfg, parent), parent)[0]
+
+
+def _text_for_number(override: Override, usual: DictConfig) -> Problem | None:
+    """A text typed over a number or a switch of the usual config: `seed=abc`."""
+    key, value = override.key_or_group, value_at(usual, override.key_or_group)
+    if not isinstance(value, int | float):
         return None
-    if parent and _keywords(value_at(cfg, parent), parent)[0]:
-        return None  # validate has compared it with the annotation
-    usual = value_at(composer.compose([other for other in overrides if other is not override]), key)
-    if not isinstance(usual, int | float):
-        return None
-    wanted = "true or false" if isinstance(usual, bool) else "a number"
-    return Problem(key, f"must be {wanted} (it is {show(usual)} by default), not {value!r}")
+    wanted = "true or false" if isinstance(value, bool) else "a number"
+    return Problem(key, f"must be {wanted} (it is {show(value)} by default), not {override.value()!r}")
 
 
 def _said(error: Exception) -> str:
