@@ -1,6 +1,7 @@
 """What an ensemble gains, on members made by hand; scores against scikit-learn, diversity against scipy."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -120,6 +121,23 @@ def test_subsets_are_drawn_where_there_are_too_many():
     assert some == again
     uneven, _ = subsets(["a"] * 4 + ["b"], tuple(range(5)), 4, 99, seed=0)
     assert all(4 in one for one in uneven)  # b has one member to give, and gives it
+
+
+def test_mixtures_are_those_of_a_search_over_all_subsets():
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        groups = [str(group) for group in random.integers(0, 4, random.integers(1, 9))]
+        among, size = tuple(range(len(groups))), int(random.integers(1, len(groups) + 1))
+
+        def is_even(subset, groups=groups):
+            taken = {group: sum(groups[k] == group for k in subset) for group in groups}
+            return all(taken[group] >= min(max(taken.values()) - 1, groups.count(group)) for group in groups)
+
+        wanted = [subset for subset in combinations(among, size) if is_even(subset)]
+        assert subsets(groups, among, size, 1000, seed=0) == (wanted, len(wanted))
+        drawn, possible = subsets(groups, among, size, max(1, len(wanted) // 2), seed=0)
+        assert set(drawn) <= set(wanted)
+        assert (len(drawn), possible) == (max(1, len(wanted) // 2), len(wanted))
 
 
 def test_diversity_by_hand():

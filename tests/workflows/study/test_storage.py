@@ -3,6 +3,7 @@
 import contextlib
 import io
 import warnings
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -13,6 +14,7 @@ from wafer_lab.workflows.study.console import Console
 from wafer_lab.workflows.study.report import importances
 from wafer_lab.workflows.study.settings import Study
 from wafer_lab.workflows.study.storage import Shared, finished
+from wafer_lab.workflows.study.trial import Watch
 from wafer_lab.workflows.study.worker import Worker, fails_alone
 
 SPACE = {"x": {"type": "float", "low": 0, "high": 1}}
@@ -175,7 +177,8 @@ def test_a_full_disk_stops_the_study_and_loses_no_trial(opened):
     assert shared.study.get_trials()[-1].state.name == "WAITING"
 
 
-def test_a_worker_whose_trial_went_to_another_says_so_and_goes_on(opened):
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_worker_whose_trial_went_to_another_says_so_and_goes_on(opened, pruned):
     shared = opened(n_trials=2)
 
     def objective(trial):
@@ -183,6 +186,8 @@ def test_a_worker_whose_trial_went_to_another_says_so_and_goes_on(opened):
         if trial.number == 0:
             with shared.alone():
                 shared._give_up(shared.study.get_trials()[0])
+            if pruned:
+                raise optuna.TrialPruned
         return [x]
 
     said = work(shared, objective)
@@ -229,6 +234,26 @@ def test_pruners_stop_trials_that_fall_behind(opened, pruner):
     states = [trial.state for trial in finished(shared.study)]
     assert states[0] == TrialState.COMPLETE
     assert TrialState.PRUNED in states
+
+
+def test_every_fit_of_a_trial_warms_up():
+    class Trial:
+        def __init__(self):
+            self.reported = []
+
+        def report(self, value, step):
+            self.reported.append(step)
+
+        def should_prune(self):
+            return True
+
+    trial, first_epoch = Trial(), SimpleNamespace(callback_metrics={"val/f1_macro": 0.1}, current_epoch=0)
+    second_fit = Watch(trial, "val/f1_macro", earlier=10, warmup=1)
+    second_fit.on_train_epoch_end(first_epoch, None)
+    first_epoch.current_epoch = 1
+    with pytest.raises(optuna.TrialPruned):
+        second_fit.on_train_epoch_end(first_epoch, None)
+    assert trial.reported == [10, 11]
 
 
 def test_importance_is_told_of_ten_trials_or_more(opened):

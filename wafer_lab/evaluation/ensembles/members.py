@@ -1,8 +1,8 @@
 """The members of an ensemble and any of its subsets, judged on the same val and test wafers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import chain, combinations, product
 from math import comb
 from typing import Any
 
@@ -23,8 +23,6 @@ Subset = tuple[int, ...]
 
 # Where only judge's scores are wanted.
 _FEW = 20
-# Subsets that are listed before some are drawn; of more, they are drawn one by one.
-_LISTED = 20_000
 
 
 @dataclass(frozen=True)
@@ -124,30 +122,63 @@ def subsets(groups: Sequence[str], among: Subset, size: int, most: int, seed: in
     Returns:
         The subsets, each sorted, and how many there are in all (of all mixtures).
     """
-    random = np.random.default_rng((seed, size))
-    several = len({groups[k] for k in among}) > 1
-    if comb(len(among), size) <= _LISTED:
-        found = [one for one in combinations(among, size) if not several or _even(groups, among, one)]
-        if len(found) <= most:
-            return found, len(found)
-        return [found[k] for k in sorted(random.choice(len(found), most, replace=False))], len(found)
-    drawn: set[Subset] = set()
-    for _ in range(50 * most):
-        one = tuple(sorted(random.choice(among, size, replace=False).tolist()))
-        if not several or _even(groups, among, one):
-            drawn.add(one)
-        if len(drawn) == most:
-            break
-    return sorted(drawn), comb(len(among), size)
+    of_group = [[k for k in among if groups[k] == group] for group in dict.fromkeys(groups[k] for k in among)]
+    mixtures = _Mixtures(of_group, size)
+    if mixtures.count <= most:
+        return sorted(mixtures), mixtures.count
+    random, drawn = np.random.default_rng((seed, size)), set[Subset]()
+    while len(drawn) < most:
+        drawn.add(mixtures.draw(random))
+    return sorted(drawn), mixtures.count
 
 
-def _even(groups: Sequence[str], among: Subset, subset: Subset) -> bool:
-    """Whether a subset takes as many of every group as of any other, give or take one, as far as the groups reach."""
-    counts = dict.fromkeys(dict.fromkeys(groups[k] for k in among), 0)
-    there = dict(counts)
-    for k in among:
-        there[groups[k]] += 1
-    for k in subset:
-        counts[groups[k]] += 1
-    most = max(counts.values())
-    return all(count >= min(most - 1, there[group]) for group, count in counts.items())
+class _Mixtures:
+    """Subsets that take as many of every group as of any other, give or take one, as far as the groups reach.
+
+    So every group gives `level` - 1 members, or all that it has, and some of those that have more give one more.
+
+    Args:
+        groups: the members of each.
+        size: how many members a subset has; at most as many as there are.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[int]], size: int) -> None:
+        self.groups = groups
+        reach = [sum(min(level, len(group)) for group in groups) for level in range(size + 1)]
+        self.level = next(level for level, members in enumerate(reach) if members >= size)
+        self.more = size - reach[max(self.level - 1, 0)]
+        # In how many ways the groups from a place on can give, by how many of them give one more.
+        self._ways = [[int(more == 0) for more in range(self.more + 1)] for _ in range(len(groups) + 1)]
+        for place in reversed(range(len(groups))):
+            usual = comb(len(groups[place]), self._share(place, False))
+            for more in range(self.more + 1):
+                self._ways[place][more] = usual * self._ways[place + 1][more] + self._giving(place, more)
+        self.count = self._ways[0][self.more]
+
+    def __iter__(self) -> Iterator[Subset]:
+        able = [place for place, group in enumerate(self.groups) if len(group) >= self.level]
+        for chosen in combinations(able, self.more):
+            parts = (
+                combinations(group, self._share(place, place in chosen)) for place, group in enumerate(self.groups)
+            )
+            for taken in product(*parts):
+                yield tuple(sorted(chain(*taken)))
+
+    def draw(self, random: np.random.Generator) -> Subset:
+        """One of them, each as likely as any other."""
+        taken: list[int] = []
+        more = self.more
+        for place, group in enumerate(self.groups):
+            gives = random.random() * self._ways[place][more] < self._giving(place, more)
+            more -= gives
+            taken += random.choice(group, self._share(place, gives), replace=False).tolist()
+        return tuple(sorted(taken))
+
+    def _share(self, place: int, gives: bool) -> int:
+        return min(self.level - (not gives), len(self.groups[place]))
+
+    def _giving(self, place: int, more: int) -> int:
+        """In how many of those ways the first of them does."""
+        if not more or len(self.groups[place]) < self.level:
+            return 0
+        return comb(len(self.groups[place]), self.level) * self._ways[place + 1][more - 1]

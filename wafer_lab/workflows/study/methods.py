@@ -59,9 +59,7 @@ def pruner(settings: Study, epochs: int) -> BasePruner:
     """
     kinds: dict[str, Any] = {
         "none": NopPruner,
-        "median": lambda: MedianPruner(
-            n_startup_trials=settings.startup_trials // 2, n_warmup_steps=settings.warmup_epochs
-        ),
+        "median": lambda: MedianPruner(n_startup_trials=settings.startup_trials // 2),
         "hyperband": lambda: HyperbandPruner(min_resource=max(1, settings.warmup_epochs), max_resource=epochs),
         "wilcoxon": lambda: WilcoxonPruner(n_startup_steps=2),
     }

@@ -89,10 +89,11 @@ class Watch(pl.Callback):
         trial: the study's side of it.
         metric: what is reported; None reports nothing.
         earlier: epochs of the trial's fits before this one.
+        warmup: epochs of this fit before which it is not stopped.
     """
 
-    def __init__(self, trial: optuna.Trial, metric: str | None, earlier: int) -> None:
-        self.trial, self.metric, self.earlier = trial, metric, earlier
+    def __init__(self, trial: optuna.Trial, metric: str | None, earlier: int, warmup: int = 0) -> None:
+        self.trial, self.metric, self.earlier, self.warmup = trial, metric, earlier, warmup
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the epoch's values."""
@@ -102,7 +103,7 @@ class Watch(pl.Callback):
                 raise DivergedError(f"{name} is {values[name]} after epoch {trainer.current_epoch + 1}")
         if self.metric in values:
             self.trial.report(values[self.metric], self.earlier + trainer.current_epoch)
-            if self.trial.should_prune():
+            if trainer.current_epoch >= self.warmup and self.trial.should_prune():
                 raise optuna.TrialPruned(f"after epoch {trainer.current_epoch + 1}")
 
 
@@ -132,7 +133,7 @@ def run_trial(cfg: DictConfig, settings: Study, trial: optuna.Trial) -> list[flo
     found: list[list[float]] = []
     with (folder / "console.txt").open("w") as console, redirect_stdout(console), _parent(cfg, each, tags) as tracked:
         for place, one in enumerate(each):
-            watch = Watch(trial, watched, place * cfg.trainer.max_epochs)
+            watch = Watch(trial, watched, place * cfg.trainer.max_epochs, settings.warmup_epochs)
             measure = _Measure(wanted, one)
             result = fit(one, nested=True, candidate=Candidate([watch], tags if len(each) == 1 else {}, measure))
             scores = {**result.scores, cfg.task.monitor: result.monitored}

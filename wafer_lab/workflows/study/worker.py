@@ -57,10 +57,8 @@ class Worker:
         started = time.monotonic()
         try:
             with self.shared.alive(trial):
-                values = self.objective(trial)
-            self.shared.study.tell(trial, values)
-        except optuna.TrialPruned:
-            self.shared.study.tell(trial, state=TrialState.PRUNED)
+                values = self._values(trial)
+            self.shared.study.tell(trial, values, TrialState.PRUNED if values is None else None)
         except BaseException as error:
             if self.shared.lost(trial):
                 self.console.note(f"trial {trial.number} was silent for too long and went to another worker")
@@ -73,6 +71,13 @@ class Worker:
             trial.set_user_attr(REASON, (self._said.splitlines() or [type(error).__name__])[0][:300])
             self.shared.study.tell(trial, state=TrialState.FAIL)
         self.console.ended(trial.number, time.monotonic() - started)
+
+    def _values(self, trial: Trial) -> list[float] | None:
+        """Of the objectives; None where the trial was pruned."""
+        try:
+            return self.objective(trial)
+        except optuna.TrialPruned:
+            return None
 
     def _is_of_the_trial(self, error: BaseException) -> bool:
         """Whether the next trial may fare better: not after a bug, a full disk, or a mistake of all trials so far."""
