@@ -1,3 +1,4 @@
+import json
 import pickle
 import re
 import subprocess
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from wafer_lab.errors import UserError
+from wafer_lab.evaluation.predictor.predictor import Predictor
+from wafer_lab.export.description import Description
 from wafer_lab.export.predictor import WaferModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +74,9 @@ def test_files_that_are_not_ours(toy, tmp_path):
     for changes in ({"canvas": "x"}, {"predictor": {}}, {"kind": "wafers"}, {"more": 1}):
         with pytest.raises(UserError):
             WaferModel(toy("damaged.onnx", **changes))
+    three = json.loads(Description("maps", 16, "one_hot", Predictor.plain(["a", "b", "c"], "multiclass")).to_json())
+    with pytest.raises(UserError, match="as its description says"):
+        WaferModel(toy("three_classes.onnx", predictor=three["predictor"]))
 
 
 def test_weights_in_another_file_are_refused(toy, tmp_path):
@@ -101,6 +107,8 @@ class Blocked:
             raise ImportError(name + ' is blocked')
 sys.meta_path.insert(0, Blocked())
 import numpy as np
+from wafer_lab.evaluation.predictor.predictor import Predictor
+from wafer_lab.export.description import Description
 from wafer_lab.export.predictor import WaferModel
 print(WaferModel({str(toy())!r})([np.full((4, 4), 2)])[0].prediction)
 """

@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
+from wafer_lab.errors import UserError
 from wafer_lab.metrics.collection import classification_metrics
 from wafer_lab.metrics.scores import MultilabelCounts, confusion_matrix, multiclass_scores, multilabel_scores
 
@@ -96,6 +97,19 @@ def test_threshold_is_reached_not_passed() -> None:
     assert scores["f1/Center"] == 1
     assert scores["recall/Loc"] == 0.5
     assert scores["exact_match"] == 0.5
+
+
+def test_normal_classes_are_no_defects() -> None:
+    probabilities, true = predictions("multiclass")
+    metrics = classification_metrics("multiclass", SIZE, NAMES, ranking=False, normal=["loc", "none"])
+    metrics.update(probabilities, true)
+    called = probabilities.argmax(1)
+    defect, alarm = (true != 2) & (true != 4), (called != 2) & (called != 4)
+    found = metrics.compute()
+    assert found["escape_rate"] == pytest.approx((defect & ~alarm).sum() / defect.sum())
+    assert found["false_alarm_rate"] == pytest.approx((~defect & alarm).sum() / (~defect).sum())
+    with pytest.raises(UserError, match="clean"):
+        classification_metrics("multiclass", SIZE, NAMES, normal=["clean"])
 
 
 @pytest.mark.parametrize("ranking", [False, True])

@@ -69,9 +69,15 @@ class WaferModel:
             self.description = Description.from_json(text)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        self.outputs = [output.name for output in self._session.get_outputs()]
+        given = self._session.get_outputs()
+        self.outputs = [output.name for output in given]
         taken = [(i.type, len(i.shape)) for i in self._session.get_inputs()]
-        if taken != [("tensor(uint8)", 3)] or self.outputs[:1] != ["probabilities"]:
+        classes = given[0].shape[-1:]
+        if (
+            taken != [("tensor(uint8)", 3)]
+            or self.outputs[:1] != ["probabilities"]
+            or classes != [len(self.class_names)]
+        ):
             raise UserError(f"{path} does not take wafers and give probabilities as its description says; {_HINT}")
         self._input = self._session.get_inputs()[0].name
 

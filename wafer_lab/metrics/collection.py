@@ -10,7 +10,7 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 from torchmetrics.utilities import dim_zero_cat
 
 from wafer_lab.metrics.masks import MaskCounts, mask_scores
-from wafer_lab.metrics.scores import MultilabelCounts, Scores, multiclass_scores, multilabel_scores
+from wafer_lab.metrics.scores import MultilabelCounts, Scores, multiclass_scores, multilabel_scores, normal_classes
 
 # Half-precision softmax and means over views can pass 1 by a rounding error.
 _TOLERANCE = 1e-3
@@ -22,6 +22,7 @@ def classification_metrics(
     class_names: Sequence[str],
     threshold: float = 0.5,
     ranking: bool = True,
+    normal: Sequence[str] | None = None,
 ) -> MetricCollection:
     """Build the metrics of a classification task; feed them (probabilities, target).
 
@@ -37,15 +38,17 @@ def classification_metrics(
         threshold: multi-label: a label is predicted where its probability reaches this, in [0, 1].
         ranking: with AUROC and average precision, which store every probability; leave out where scores are
             wanted every epoch.
+        normal: multi-class: the classes that are no defect, as for `multiclass_scores`.
 
     Raises:
+        UserError: a normal class is not one of the classes.
         ValueError: another target, or names that do not fit num_classes.
     """
     if target not in ("multiclass", "multilabel"):
         raise ValueError(f"classification metrics are for multiclass and multilabel targets, not {target!r}")
     if len(class_names) != num_classes:
         raise ValueError(f"{len(class_names)} class names do not fit {num_classes} classes")
-    counts: Metric = MulticlassScores(class_names)
+    counts: Metric = MulticlassScores(class_names, normal)
     if target == "multilabel":
         counts = MultilabelScores(class_names, threshold)
     metrics = [counts, RankingScores(class_names)] if ranking else [counts]
@@ -57,6 +60,7 @@ class MulticlassScores(Metric):
 
     Args:
         class_names: C names.
+        normal: the classes that are no defect; None: the one called none.
     """
 
     is_differentiable = False
@@ -64,9 +68,10 @@ class MulticlassScores(Metric):
     full_state_update = False
     confusion: Tensor
 
-    def __init__(self, class_names: Sequence[str]) -> None:
+    def __init__(self, class_names: Sequence[str], normal: Sequence[str] | None = None) -> None:
         super().__init__()
-        self.class_names = tuple(class_names)
+        self.class_names, self.normal = tuple(class_names), normal
+        normal_classes(class_names, normal)  # an unknown one is refused before the first epoch
         size = len(self.class_names)
         self.add_state("confusion", torch.zeros(size, size, dtype=torch.long), dist_reduce_fx="sum")
 
@@ -79,7 +84,8 @@ class MulticlassScores(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return scalar tensors under the keys of `multiclass_scores`."""
-        return _tensors(multiclass_scores(self.confusion.cpu().numpy(), self.class_names), self.confusion.device)
+        scores = multiclass_scores(self.confusion.cpu().numpy(), self.class_names, self.normal)
+        return _tensors(scores, self.confusion.device)
 
 
 class MultilabelScores(Metric):

@@ -24,6 +24,8 @@ class ClassificationTask(SupervisedTask):
         mode: Whether `monitor` is to be maximised or minimised.
         mixup: Train on mixtures of two wafers, whose shares are Beta(mixup, mixup) (Zhang et al. 2018,
             arXiv:1710.09412); 0 for none. The loss must take soft targets.
+        normal: Multi-class: the classes that are no defect, for the rates of escapes and false alarms; None: the one
+            called none.
         **options: As for `Task`.
     """
 
@@ -39,14 +41,15 @@ class ClassificationTask(SupervisedTask):
         monitor: str = "val/f1_macro",
         mode: Literal["max", "min"] = "max",
         mixup: float = 0.0,
+        normal: Sequence[str] | None = None,
         **options: Any,
     ):
         if mixup < 0:
             raise UserError(f"task.mixup={mixup} must not be negative; 0 mixes nothing")
-        scores = classification_metrics(target, len(class_names), tuple(class_names), ranking=False)
+        scores = classification_metrics(target, len(class_names), tuple(class_names), ranking=False, normal=normal)
         named: dict[str, Any] = {"class_names": class_names, "monitor": monitor, "mode": mode}
         super().__init__(network=network, loss=loss, scores=scores, **named, **options)
-        self.target, self.mixup = target, mixup
+        self.target, self.mixup, self.normal = target, mixup, normal
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, of mixtures where that is asked for."""

@@ -66,7 +66,7 @@ class SimCLRTask(ClassificationTask):
         self.streams = (Stream("all", (views, views)),)
         self.temperature, self.neighbours, self.bank = temperature, neighbours, bank
         self.neighbour_scores = classification_metrics(
-            self.target, len(self.class_names), self.class_names, ranking=False
+            self.target, len(self.class_names), self.class_names, ranking=False, normal=self.normal
         )
         self.probe_loss, self.spread = (MeanMetric(nan_strategy="disable") for _ in range(2))
         self._known: tuple[Tensor, Tensor] | None = None
