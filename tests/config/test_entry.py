@@ -141,6 +141,17 @@ def test_flags_that_exclude_each_other(launch):
     assert launch(nothing, "--run", "--multirun")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("flag", "hint"), [("--mulitrun", "did you mean --multirun?"), ("-z", "see --help"), ("--multirum", "--multirun")]
+)
+def test_a_mistyped_flag_is_told_as_any_mistake(launch, flag, hint):
+    status, _, err, ran = launch(nothing, flag, "seed=0")
+    assert (status, ran) == (2, [])
+    assert err.startswith(f"error: there is no option {flag}; ")
+    assert hint in err
+    assert len(err.splitlines()) == 1
+
+
 def test_the_environment_is_left_as_it_was(launch, monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     launch(mistake)

@@ -182,6 +182,12 @@ def test_a_value_used_in_several_places_is_one_problem_where_it_is_written():
     assert found(yaml) == ["size: must be a whole number, not 'big'"]
 
 
+def test_what_refers_to_a_wrong_value_is_no_other_problem():
+    setup_globals()
+    told = found("data: {path: nowhere, num_classes: '${class_folders:${data.path}}'}")
+    assert told == ["data.path: there is nothing at nowhere; check the path"]
+
+
 def test_a_failing_resolver_is_told_once_where_it_is_written():
     assert found("a: ${oc.env:NO_SUCH_VARIABLE}\nb: ${a}\nc: ${missing}\nd: ${c}") == [
         "a: ${oc.env:NO_SUCH_VARIABLE}: Environment variable 'NO_SUCH_VARIABLE' not found",

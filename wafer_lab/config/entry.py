@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from wafer_lab.config import resolvers
-from wafer_lab.config.messages import ConfigWarning, Problem, refuse
+from wafer_lab.config.messages import ConfigWarning, Problem, did_you_mean, refuse
 from wafer_lab.config.validate import resolver_message
 from wafer_lab.errors import DivergedError, OutOfMemoryError, UserError
 from wafer_lab.processes import local_rank, rank
@@ -86,7 +86,11 @@ def _command_line(config_dir: Path, config_name: str) -> tuple[Any, bool]:
 
     from wafer_lab.config.diagnose import CommandLine
 
-    args = get_args_parser().parse_args()
+    parser = get_args_parser()
+    args, unknown = parser.parse_known_args()
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        raise UserError(f"there is no option {unknown[0]}{did_you_mean(unknown[0], known) or '; see --help'}")
     line = CommandLine(
         config_dir=config_dir,
         config_name=args.config_name or config_name,

@@ -77,7 +77,14 @@ def problems(cfg: DictConfig) -> list[Problem]:
         if key != "hydra":
             found += _value_problems(cfg, cfg, key, key)
     found += [problem for rule in RULES for problem in rule(cfg)]
-    return list(dict.fromkeys(found))  # a value used in several places is one problem
+    found = list(dict.fromkeys(found))  # a value used in several places is one problem
+    errors = [problem for problem in found if problem.level == "error"]
+
+    def follows(one: Problem) -> bool:
+        """Whether it is wrong only because a value that it refers to is."""
+        return any(f"${{{other.path}}}" in one.message for other in errors if other is not one)
+
+    return [one for one in found if not follows(one)]
 
 
 def validate(cfg: DictConfig) -> None:

@@ -15,6 +15,8 @@ from wafer_lab.evaluation.tables import aligned, table, with_interval
 from wafer_lab.evaluation.transfer.points import SCORE, Bounds, Point
 from wafer_lab.files import write_text
 
+_ALPHA = 0.05
+
 #: What `write` leaves; of figures, where they are wanted.
 FILES = ("metrics.json", "transfer.csv", "transfer.md", "transfer.html", "figures")
 _FIGURE = "figures/label_curves.png"
@@ -92,9 +94,11 @@ def headline(found: Sequence[Point]) -> list[str]:
 
 
 def verdict(point: Point) -> str:
-    """What may be claimed of a source against the first one: it takes both intervals of the difference beside 0."""
+    """What may be claimed of a source against the first one: it takes both intervals beside 0, and an adjusted p."""
     if point.difference is None or point.difference_wafers is None or point.difference_seeds is None:
         return ""
+    if point.p_bootstrap is not None and point.p_bootstrap >= _ALPHA:
+        return "not told apart"
     one_seed = bool(np.isnan(point.difference_seeds).any())
     intervals = [point.difference_wafers, *([] if one_seed else [point.difference_seeds])]
     tail = ", of one seed" if one_seed else ""
@@ -137,8 +141,8 @@ _NOTES = (
     "same for every source, so runs are compared in pairs of equal labels and seed.",
     "- Over seeds: Student's t over the training runs; it covers another run on the same labels, not another draw of "
     "the labels. Over wafers: paired bootstrap of the test wafers, for these trained models.",
-    "- `better` and `worse` are said where both intervals of the difference leave out 0. p: paired bootstrap; McNemar "
-    "p: exact, pairs of runs merged; both adjusted together by Holm's rule.",
+    "- `better` and `worse` are said where both intervals of the difference leave out 0 and p is below 0.05. p: paired "
+    "bootstrap; McNemar p: exact, pairs of runs merged; both adjusted together by Holm's rule.",
 )
 
 
