@@ -7,9 +7,11 @@ unknown, and is never guessed.
 """
 
 import ast
+import gc
 import importlib.util
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -44,6 +46,18 @@ class Reference:
 Binding = ast.ClassDef | FunctionNode | ast.expr | Reference
 
 
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Garbage is not looked for; else the growing tree is walked again and again, which takes as long as reading it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 @dataclass(frozen=True, eq=False)
 class Module:
     """A module on disk: a folder, a source file, both (a package) or neither (a C extension)."""
@@ -63,7 +77,8 @@ class Module:
             return {}, []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an invalid escape in someone else's docstring is not our news
-            tree = ast.parse(self.source.read_bytes())
+            with _no_collector():
+                tree = ast.parse(self.source.read_bytes())
         package = self.name if self.folders else self.name.rpartition(".")[0]
         return bindings_of(tree.body, package)
 
