@@ -298,8 +298,9 @@ def _unknown_key(
         full = f"+{below}{part}{rest}"
         return Problem(text, f"{taker} takes it, but the config does not set it; write {full}"), parse(full)
     names = [*keys_of(owner), *takes] + ([] if prefix else composer.loader.list_groups(""))
-    elsewhere = [] if prefix else [path for path in _leaves(cfg) if path.endswith(f".{part}")]
     guess = closest(part, [name for name in names if name != "hydra"])
+    looks_elsewhere = not prefix or not guess  # workflow.folds is data.folds
+    elsewhere = [path for path in _leaves(cfg) if path.endswith(f".{part}")] if looks_elsewhere else []
     wrong = f"{prefix or 'the config'} has no {part}"
     if len(elsewhere) > 1:
         return Problem(text, f"{wrong}; did you mean one of {listed(elsewhere)}?"), None
