@@ -44,7 +44,10 @@ def test_good_command_lines(told, overrides):
         ),
         ("max_epochs=3", "max_epochs=3: the config has no max_epochs; did you mean trainer.max_epochs=3?"),
         ("target=mask", "target=mask: the config has no target; did you mean one of data.target, loss.target?"),
-        ("imbalance.target=mask", "imbalance.target=mask: imbalance has no target; did you mean one of data.target, loss.target?"),
+        (
+            "imbalance.target=mask",
+            "imbalance.target=mask: imbalance has no target; did you mean one of data.target, loss.target?",
+        ),
         ("loss.zzz=1", "loss.zzz=1: CrossEntropy takes no zzz; it takes target"),
         ("data.zzz=1", "data.zzz=1: data has no zzz; to add it, write +data.zzz=1"),
         ("data.canvas.zzz=1", "data.canvas.zzz=1: data.canvas has no zzz; to add it, write +data.canvas.zzz=1"),
