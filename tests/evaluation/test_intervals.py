@@ -139,6 +139,18 @@ def test_lots_are_drawn_whole_and_unknown_ones_alone(kind: str) -> None:
     assert len(sizes) > 1
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_lots_of_one_wafer_each_are_drawn_in_one_order(kind: str) -> None:
+    make, options = KINDS[kind]
+    table = make(6)
+    order = np.random.default_rng(7).permutation(150)
+    found = resampled(*table, NAMES, kind, **options, lot=np.array([f"L{place:03}" for place in order]), resamples=4)
+    for draw in range(4):
+        rows = np.argsort(order)[drawn(150, draw)]  # of lots by name
+        expected = scikit(*(column[rows] for column in table), [0, 1, 2])
+        assert {name: values[draw] for name, values in found.items() if name != "ece_mass"} == pytest.approx(expected)
+
+
 def test_a_resample_without_a_rare_class_leaves_it_out() -> None:
     target, decisions, probabilities = multiclass(6)
     target[target == 0] = 1

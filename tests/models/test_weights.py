@@ -215,6 +215,7 @@ def test_a_pickle_that_would_run_code_is_refused(write, name, tmp_path, monkeypa
         ("x.safetensors", b"\x08\0\0\0\0\0\0\0{}", "damaged or not a .safetensors file"),
         ("x.pth", [1, 2], "holds no state dict"),
         ("x.pth", {"epoch": 3}, "holds no tensors by name"),
+        ("x.pth", {0: torch.zeros(1)}, "holds no tensors by name"),
         ("y.pth", None, "there is no such file"),
     ],
 )

@@ -176,9 +176,10 @@ def test_mistakes_change_nothing(run, folders):
         assert isinstance(error, UserError)
         assert said in str(error)
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
-    (run / "external.json").write_text("{}")
-    with pytest.raises(UserError, match=r"external.json is missing or damaged .*test again: wafer-lab evaluate"):
-        evaluate(run, {})
+    for damaged in ("{}", "[]", "[" * 100_000):
+        (run / "external.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"external.json is missing or damaged .*test again: wafer-lab evaluate"):
+            evaluate(run, {})
 
 
 def test_a_table_of_another_split_is_refused(run):

@@ -273,6 +273,9 @@ def test_damage_is_told_and_not_guessed(predictor, tmp_path):
         path.write_text(json.dumps(whole | values))
         with pytest.raises(UserError, match="newer" if values == {"version": 2} else "evaluat"):
             Predictor.read(path)
+    path.write_text("[" * 100_000)  # deeper than Python recurses
+    with pytest.raises(UserError, match="evaluat"):
+        Predictor.read(path)
     for text in ("", "[]", "3", "null", json.dumps(whole)[:-9], "\x00"):
         path.write_text(text)
         with pytest.raises(UserError, match=r"predictor\.json"):
