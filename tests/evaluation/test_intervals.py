@@ -140,6 +140,18 @@ def test_lots_are_drawn_whole_and_unknown_ones_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_no_rate_is_told_of_wafers_that_are_not_there(kind: str) -> None:
+    make, options = KINDS[kind]
+    target, decisions, probabilities = make(0)
+    normal = ~target.astype(bool).any(1) if kind == "multilabel" else target == 2
+    for rows, told in ((normal, "false_alarm_rate"), (~normal, "escape_rate")):
+        part = (target[rows], decisions[rows], probabilities[rows])
+        scores, intervals = judge(*part, NAMES, kind, **options, resamples=20)
+        assert {"escape_rate", "false_alarm_rate"} & scores.keys() == {told}
+        assert scores.keys() == intervals.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_lots_of_one_wafer_each_are_drawn_in_one_order(kind: str) -> None:
     make, options = KINDS[kind]
     table = make(6)

@@ -93,7 +93,7 @@ def needs(name: str) -> tuple[str, ...]:
     if name not in _KNOWN:
         close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else f"choose among {', '.join(NAMES)}"
-        raise UserError(f"there is no acquisition {name}; {hint}")
+        raise UserError(f"workflow.acquisition: there is no acquisition {name}; {hint}")
     return _KNOWN[name][1]
 
 

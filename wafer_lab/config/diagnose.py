@@ -250,7 +250,8 @@ def _check_choice(composer: Composer, override: Override) -> _Step:
         wrong = f"{group} has no option {name}" if name else "names no option"
         hint = f"; did you mean {guess}?" if guess else ";"
         problem = Problem(text, f"{wrong}{hint} options: {', '.join(options) or 'none yet'}")
-        return problem, parse(f"{override.get_key_element()}={guess}") if guess else None
+        # A guessed experiment would bring wants of its own, which nobody asked about.
+        return problem, parse(f"{override.get_key_element()}={guess}") if guess and group != "experiment" else None
     return None, override
 
 
@@ -370,6 +371,8 @@ def _said(error: Exception) -> str:
         return "is not in the defaults list; put a + before it to add it"
     if "appears more than once" in message or "Multiple values for" in message:
         return "is in the defaults list already; drop the +"
+    if error.__cause__ is not None and "is not in struct" in str(error.__cause__):
+        return "adds a key that the config does not have; put a + before it"
     if error.__cause__ is not None and "Cannot merge" in str(error.__cause__):
         return "puts a list in the place of key: value pairs, or these in its place; do that in a file of the group"
     if error.__cause__ is not None and str(error.__cause__):

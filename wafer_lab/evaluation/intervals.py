@@ -50,6 +50,7 @@ Intervals = dict[str, tuple[float, float]]
 # Weights that a thread works on at once: few enough that they and what is made of them fit into its core's cache.
 _WEIGHTS = 250_000
 _BINS = 15
+_RATES = ("escape_rate", "false_alarm_rate")  # of the defective wafers and of the normal ones, where there are any
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -103,15 +104,19 @@ def judge(
         ValueError: the shapes disagree.
     """
     table = _Table.of(target, decisions, probabilities, class_names, target_kind, normal, cost, lot, ranking)
-    scores = table.scores(*table.walk(np.ones((1, table.groups), dtype=np.uint8)))
+    sums, ranked = table.walk(np.ones((1, table.groups), dtype=np.uint8))
+    scores = table.scores(sums, ranked)
+    known = table.defined(scores, sums)
+    unknown = [name for name in _RATES if name in known and np.isnan(known[name]).all()]
     drawn = table.resample(resamples, seed)
     tails = [(1 - level) / 2, (1 + level) / 2]
     bounds = {
         name: np.nanquantile(values, tails) if not np.isnan(values).all() else np.full(2, scores[name][0])
         for name, values in drawn.items()
+        if name not in unknown
     }
     intervals = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
-    return {name: float(values[0]) for name, values in scores.items()}, intervals
+    return {name: float(values[0]) for name, values in scores.items() if name not in unknown}, intervals
 
 
 def resampled(
@@ -263,9 +268,9 @@ class _Table:
         with ThreadPoolExecutor(_THREADS) as pool:
             parts = list(pool.map(lambda draws: self.walk(draw_weights(self.groups, seed, draws)), chunks))
         sums, ranked = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return self._defined(self.scores(sums, ranked), sums)
+        return self.defined(self.scores(sums, ranked), sums)
 
-    def _defined(self, scores: Scores, sums: NDArray[np.float64]) -> Scores:
+    def defined(self, scores: Scores, sums: NDArray[np.float64]) -> Scores:
         """The same scores, nan where a resample has no wafer that they are about."""
         present = sums[:, self.places["present"]]
         about = {f"{key}/{name}": present[:, k] for k, name in enumerate(self.class_names) for key in ("f1", "recall")}

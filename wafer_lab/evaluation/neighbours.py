@@ -32,5 +32,5 @@ def judge_neighbours(judgement: Judgement, folder: Path) -> Judgement:
     judged = judge_wafers(part, votes, Argmax(part.target_kind)(votes), judgement.settings)
     low, high = judged.intervals["f1_macro"]
     score = f"{judged.scores['f1_macro']:.3f} [{low:.3f}, {high:.3f}]"
-    note = f"a vote of nearest neighbours in the pretrained features has a test macro F1 of {score}"
+    note = f"a vote of nearest neighbours in the pretrained features, whitened, has a test macro F1 of {score}"
     return replace(judgement, neighbours=judged, notes=(*judgement.notes, note))

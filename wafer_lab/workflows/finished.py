@@ -102,8 +102,8 @@ def find_runs(paths: Sequence[Path | str]) -> tuple[list[Path], list[Path]]:
             raise UserError(f"the same run is given twice, as {first} and as {run}; name every run once")
         if (fold := run / "fold_0").is_dir() and not (run / PREDICTOR).is_file():
             raise UserError(
-                f"{run} is a cross-validation, whose folds have a predictor each and other test wafers; compare the "
-                f"same fold of every run, such as {fold}"
+                f"{run} is a cross-validation, whose folds have a predictor each and other test wafers; name the same "
+                f"fold of every run, such as {fold}"
             )
     return found, unfinished
 

@@ -52,6 +52,12 @@ def test_the_report_has_every_point(found):
     assert headline(found)[3].split()[:3] == ["simclr", "50", "0.7600"]
 
 
+def test_an_interval_of_scores_lies_among_scores():
+    found = points(runs("scratch", 1.0, [0.01, 0.2]), {1.0: 9})
+    assert found[0].seeds[0] == 0
+    assert found[0].seeds[1] == 1
+
+
 def test_one_seed_says_nothing_over_seeds():
     found = points([*runs("scratch", 1.0, [0.5]), *runs("other", 1.0, [0.6], 1)], {1.0: 9})
     assert np.isnan(found[1].difference_seeds).all()

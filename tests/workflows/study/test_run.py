@@ -66,6 +66,22 @@ def test_a_study_from_command_line_to_best_experiment(sweep, tracked_runs, tmp_p
     assert parent.data.metrics["best/val/f1_macro"] == float(best["val/f1_macro"])
 
 
+def test_an_interrupted_study_reports_what_is_finished(sweep, tmp_path, monkeypatch, capsys):
+    def judged_once(cfg, settings, trial):
+        if trial.number:
+            raise KeyboardInterrupt
+        return [0.5]
+
+    monkeypatch.setattr("wafer_lab.workflows.study.run.run_trial", judged_once)
+    with pytest.raises(SystemExit) as stopped:
+        sweep("study=loss", "study.n_trials=3", "tracking=none")
+    assert stopped.value.code == 130
+    folder = tmp_path / "sweeps" / "small"
+    assert [row["state"] for row in rows(folder)] == ["complete"]
+    assert (folder / "experiment" / "best.yaml").is_file()
+    assert "to go on: the same command" in capsys.readouterr().out
+
+
 def as_experiment(folder):
     """The config that `train.py --config-dir FOLDER experiment=best debug=smoke` composes."""
     assert "# Needs on the command line too: debug=smoke" in (folder / "experiment" / "best.yaml").read_text()

@@ -214,9 +214,10 @@ def compare(
     for run in runs:
         what = (test.target, run.decisions, run.probabilities, test.class_names, test.target_kind)
         scores.append(judge(*what, **facts, resamples=_FEW)[0])
-        if score not in scores[-1]:
+        drawn = resampled(*what, **facts, ranking=ranking, resamples=resamples, seed=seed)
+        if score not in drawn:
             raise UserError(f"there is no score {score!r} of these runs; choose one of {_offered(scores[-1])}")
-        draws.append(resampled(*what, **facts, ranking=ranking, resamples=resamples, seed=seed)[score])
+        draws.append(drawn[score])
         if np.isnan(draws[-1]).all():
             raise UserError(
                 f"no test wafer is of the kind that {score} is about, so it says nothing; choose another score"

@@ -128,7 +128,7 @@ def _point(own: Sequence[Run], base: Sequence[Run], labels: int) -> tuple[Point,
     scores = tuple(run.score for run in own)
     mean, low, high = estimate(float(np.mean(scores)), np.mean([run.draws for run in own], axis=0))
     facts: dict[str, Any] = {"source": own[0].source, "fraction": own[0].fraction, "labels": labels, "scores": scores}
-    facts |= {"mean": mean, "seeds": over_runs(scores), "wafers": (low, high)}
+    facts |= {"mean": mean, "seeds": _within(over_runs(scores)), "wafers": (low, high)}
     if own[0].source == base[0].source:
         return Point(**facts), (1.0, 1.0)
     pairs = list(zip(own, base, strict=True))
@@ -138,6 +138,12 @@ def _point(own: Sequence[Run], base: Sequence[Run], labels: int) -> tuple[Point,
     flips = [(int((a.right & ~b.right).sum()), int((b.right & ~a.right).sum())) for a, b in pairs]
     facts |= {"difference": difference, "difference_seeds": over_runs(steps), "difference_wafers": (low, high)}
     return Point(**facts), (two_sided(draws), merged([mcnemar(*flip) for flip in flips]))
+
+
+def _within(bounds: Bounds) -> Bounds:
+    """Student's t knows no bounds, but a score lies in [0, 1]."""
+    low, high = np.clip(bounds, 0, 1)
+    return float(low), float(high)
 
 
 def _with_p(point: Point, p_values: tuple[float, float] | None) -> Point:

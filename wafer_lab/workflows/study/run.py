@@ -20,7 +20,7 @@ from wafer_lab.workflows.quiet import silence
 from wafer_lab.workflows.study import report
 from wafer_lab.workflows.study.console import Console
 from wafer_lab.workflows.study.settings import Study
-from wafer_lab.workflows.study.storage import Shared
+from wafer_lab.workflows.study.storage import Shared, finished
 from wafer_lab.workflows.study.tracked import end_runs, study_run
 from wafer_lab.workflows.study.trial import composed, epochs_of, run_trial, sample
 from wafer_lab.workflows.study.worker import Worker
@@ -65,6 +65,9 @@ def sweep(cfg: DictConfig) -> optuna.Study:
         try:
             Worker(shared, objective, console).work(settings.timeout)
         except (KeyboardInterrupt, Terminated):
+            if finished(shared.study):
+                with shared.alone():
+                    report.write(folder, shared.study, settings, overrides, tracked)
             console.note("\nto go on: the same command")
             raise
         with shared.alone():
