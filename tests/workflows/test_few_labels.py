@@ -61,9 +61,12 @@ def history(folder):
 
 
 @pytest.mark.parametrize("task", [("simclr",), ("fixmatch", "task.mu=2", "data.batch_size=16")])
-def test_a_run_learns_from_the_training_side_alone_and_resumes(tiny, watched, task):
+def test_a_run_learns_from_the_training_side_alone_and_resumes(tiny, watched, task, capsys):
     options = (*FEW, f"task={task[0]}", *task[1:], "trainer.max_epochs=2", "callbacks=ema")
     whole = fit(tiny(*options, run="whole"))
+    if task[0] == "fixmatch":
+        unused = float(history(whole.run_dir)[-1]["train/mask_rate"]) == 0
+        assert ("was sure of no unlabelled wafer" in capsys.readouterr().out) == unused
     split = watched.split
     assert watched.seen <= set(split.train) | set(split.unlabelled)
     assert len(watched.seen & set(split.unlabelled)) > len(split.unlabelled) / 2

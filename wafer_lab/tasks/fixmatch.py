@@ -137,3 +137,12 @@ class FixMatchTask(ClassificationTask):
         self.log_dict({f"train/{name}": value for name, value in logged.items()}, sync_dist=True)
         self.pseudo.reset()
         self.unlabelled_loss.reset()
+
+    def on_train_end(self) -> None:
+        """Warn where the unlabelled wafers were of no use."""
+        super().on_train_end()
+        if self.trainer.callback_metrics.get("train/mask_rate") == 0:
+            self.print(
+                "warning: in the last epoch the network was sure of no unlabelled wafer and learned from the labelled "
+                f"ones alone. Train longer, or lower task.threshold={self.threshold:g}"
+            )
