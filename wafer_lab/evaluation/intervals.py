@@ -104,19 +104,16 @@ def judge(
         ValueError: the shapes disagree.
     """
     table = _Table.of(target, decisions, probabilities, class_names, target_kind, normal, cost, lot, ranking)
-    sums, ranked = table.walk(np.ones((1, table.groups), dtype=np.uint8))
-    scores = table.scores(sums, ranked)
-    known = table.defined(scores, sums)
-    unknown = [name for name in _RATES if name in known and np.isnan(known[name]).all()]
+    scores = table.of_all()
     drawn = table.resample(resamples, seed)
     tails = [(1 - level) / 2, (1 + level) / 2]
     bounds = {
         name: np.nanquantile(values, tails) if not np.isnan(values).all() else np.full(2, scores[name][0])
         for name, values in drawn.items()
-        if name not in unknown
+        if name in scores
     }
     intervals = {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
-    return {name: float(values[0]) for name, values in scores.items() if name not in unknown}, intervals
+    return {name: float(values[0]) for name, values in scores.items()}, intervals
 
 
 def resampled(
@@ -268,9 +265,16 @@ class _Table:
         with ThreadPoolExecutor(_THREADS) as pool:
             parts = list(pool.map(lambda draws: self.walk(draw_weights(self.groups, seed, draws)), chunks))
         sums, ranked = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return self.defined(self.scores(sums, ranked), sums)
+        return self._defined(self.scores(sums, ranked), sums)
 
-    def defined(self, scores: Scores, sums: NDArray[np.float64]) -> Scores:
+    def of_all(self) -> Scores:
+        """Scores (1,) of all wafers, without the rates of wafers that are not there."""
+        sums, ranked = self.walk(np.ones((1, self.groups), dtype=np.uint8))
+        scores = self.scores(sums, ranked)
+        known = self._defined(scores, sums)
+        return {name: value for name, value in scores.items() if name not in _RATES or not np.isnan(known[name]).any()}
+
+    def _defined(self, scores: Scores, sums: NDArray[np.float64]) -> Scores:
         """The same scores, nan where a resample has no wafer that they are about."""
         present = sums[:, self.places["present"]]
         about = {f"{key}/{name}": present[:, k] for k, name in enumerate(self.class_names) for key in ("f1", "recall")}
