@@ -107,8 +107,6 @@ class Blocked:
             raise ImportError(name + ' is blocked')
 sys.meta_path.insert(0, Blocked())
 import numpy as np
-from wafer_lab.evaluation.predictor.predictor import Predictor
-from wafer_lab.export.description import Description
 from wafer_lab.export.predictor import WaferModel
 print(WaferModel({str(toy())!r})([np.full((4, 4), 2)])[0].prediction)
 """

@@ -61,12 +61,9 @@ def history(folder):
 
 
 @pytest.mark.parametrize("task", [("simclr",), ("fixmatch", "task.mu=2", "data.batch_size=16")])
-def test_a_run_learns_from_the_training_side_alone_and_resumes(tiny, watched, task, capsys):
+def test_a_run_learns_from_the_training_side_alone_and_resumes(tiny, watched, task):
     options = (*FEW, f"task={task[0]}", *task[1:], "trainer.max_epochs=2", "callbacks=ema")
     whole = fit(tiny(*options, run="whole"))
-    if task[0] == "fixmatch":
-        unused = float(history(whole.run_dir)[-1]["train/mask_rate"]) == 0
-        assert ("was sure of no unlabelled wafer" in capsys.readouterr().out) == unused
     split = watched.split
     assert watched.seen <= set(split.train) | set(split.unlabelled)
     assert len(watched.seen & set(split.unlabelled)) > len(split.unlabelled) / 2
@@ -86,6 +83,13 @@ def test_a_run_learns_from_the_training_side_alone_and_resumes(tiny, watched, ta
         prune_network(whole.run_dir, load_task(whole.run_dir), _data(whole.run_dir, "none"), 0.5, 1)
     with pytest.raises(UserError, match=r"task\.mixup is for task=classification"):
         fit(tiny(*options, "+task.mixup=0.2", run="mixed"))
+
+
+@pytest.mark.parametrize(("threshold", "used"), [(1.0, False), (0.51, True)])
+def test_fixmatch_says_when_it_used_no_unlabelled_wafer(tiny, capsys, threshold, used):
+    result = fit(tiny(*FEW, "task=fixmatch", "task.mu=2", "data.batch_size=16", f"task.threshold={threshold}"))
+    assert (float(history(result.run_dir)[-1]["train/mask_rate"]) > 0) == used
+    assert ("sure of no unlabelled wafer" not in capsys.readouterr().out) == used
 
 
 def test_pretraining_leaves_an_encoder_that_a_run_begins_with(tiny, watched):

@@ -48,8 +48,10 @@ def classification_metrics(
         raise ValueError(f"classification metrics are for multiclass and multilabel targets, not {target!r}")
     if len(class_names) != num_classes:
         raise ValueError(f"{len(class_names)} class names do not fit {num_classes} classes")
-    counts: Metric = MulticlassScores(class_names, normal)
-    if target == "multilabel":
+    counts: Metric
+    if target == "multiclass":
+        counts = MulticlassScores(class_names, normal)
+    else:
         counts = MultilabelScores(class_names, threshold)
     metrics = [counts, RankingScores(class_names)] if ranking else [counts]
     return MetricCollection(metrics, compute_groups=False)
