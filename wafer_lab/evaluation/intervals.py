@@ -92,11 +92,11 @@ def judge(
         seed: of the draws.
 
     Returns:
-        Scores, and name -> (low, high). The names are those of `multiclass_scores` or `multilabel_scores`;
-        `escapes` and `false_alarms`, wafers, where some class is normal; `cost`, the mean per wafer; `ece`,
-        `ece_mass`, `ece_classwise`, `brier`, `nll` as in `metrics.reliability`; `auroc_macro`,
-        `average_precision_macro`, `auroc/<class>`, `average_precision/<class>` for the classes that some wafers
-        are and some are not.
+        Scores, and name -> (low, high). The names are those of `multiclass_scores` or `multilabel_scores`, without the
+        rate of defective or normal wafers where there are none; `escapes` and `false_alarms`, wafers, where some class
+        is normal; `cost`, the mean per wafer; `ece`, `ece_mass`, `ece_classwise`, `brier`, `nll` as in
+        `metrics.reliability`; `auroc_macro`, `average_precision_macro`, `auroc/<class>`, `average_precision/<class>`
+        for the classes that some wafers are and some are not.
 
     Raises:
         UserError: there are no wafers, some have no label, a probability is not finite, or a normal class is no
