@@ -80,6 +80,36 @@ def test_two_workers_never_begin_more_than_there_shall_be(opened):
     assert shared.claim() is None
 
 
+@pytest.mark.parametrize("look", range(4))
+def test_a_trial_that_ends_while_another_worker_counts_is_counted(opened, monkeypatch, look):
+    shared, other = opened(n_trials=1), opened(n_trials=1)
+    trial, looks = other.claim(), []
+    get_trials = shared.study.get_trials
+
+    def looked(*args, **kwargs):
+        trials = get_trials(*args, **kwargs)
+        if len(looks) == look:
+            other.study.tell(trial, [0.5])
+        looks.append(trials)
+        return trials
+
+    monkeypatch.setattr(shared.study, "get_trials", looked)
+    assert shared.claim() is None
+
+
+def test_a_trial_that_is_queued_again_while_the_others_are_counted_is_run(opened, monkeypatch):
+    shared, other = opened(n_trials=1, heartbeat=1), opened(n_trials=1)
+    trial, running = other.claim(), shared.running
+
+    def counted():
+        other.hand_back(trial)
+        return running()
+
+    monkeypatch.setattr(shared, "running", counted)
+    work(shared)
+    assert len(finished(shared.study)) == 1
+
+
 def test_a_trial_of_a_dead_worker_is_run_again_with_its_values(opened):
     told = []
     shared = opened(n_trials=1)

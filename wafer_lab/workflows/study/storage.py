@@ -133,7 +133,8 @@ class Shared:
 
     def taken(self) -> int:
         """How many trials are finished or being run, without those that were given up."""
-        return len(finished(self.study)) + len(self.running())
+        trials = self.study.get_trials(deepcopy=False)  # one look: a trial that ends between two is in neither
+        return sum(trial.state == TrialState.RUNNING or _counts(trial) for trial in trials)
 
     def running(self) -> list[FrozenTrial]:
         """The trials that some worker runs, or ran when it died."""
@@ -195,8 +196,13 @@ class Shared:
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that count: those with a result, pruned ones, and failed ones, but not those queued again."""
-    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
-    return [trial for trial in ended if trial.state != TrialState.FAIL or REASON in trial.user_attrs]
+    return [trial for trial in study.get_trials(deepcopy=False) if _counts(trial)]
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or (
+        trial.state == TrialState.FAIL and REASON in trial.user_attrs
+    )
 
 
 def _unusable(storage: str, error: Exception) -> UserError:

@@ -45,6 +45,8 @@ class Worker:
                 continue
             others = len(self.shared.running())
             if not others:
+                if self.shared.taken() < self.shared.settings.n_trials:  # one was queued again just now
+                    continue
                 return
             if not waits:
                 self.console.note(f"waiting for {others} trials of other workers; those of dead ones are taken over")
