@@ -59,7 +59,7 @@ def test_a_sheet_is_legible(names, across, overlaps, smallest_text, words) -> No
     figure.draw_without_rendering()
     assert overlaps(figure) == []
     assert smallest_text(figure) >= 7.5
-    assert {"map", "truth", "prediction", "truth not known"} <= set(words(figure))
+    assert {"map", "truth", "prediction", "fail, truth not known"} <= set(words(figure))
 
 
 def test_no_masks_say_so(words) -> None:
@@ -67,7 +67,22 @@ def test_no_masks_say_so(words) -> None:
 
 
 def test_what_is_all_known_needs_no_word_for_the_unknown(words) -> None:
-    assert "truth not known" not in words(figures.mask_sheet([[example(truth=np.abs(TRUTH))]]))
+    assert not any("truth not known" in text for text in words(figures.mask_sheet([[example(truth=np.abs(TRUTH))]])))
+
+
+def test_the_legend_explains_every_colour() -> None:
+    # A corner off the wafer is in the mask; of a pass and of a fail the truth is not known.
+    truth = np.array([[1, 1, 1], [0, 1, -1], [-1, 0, 0]])
+    figure = figures.mask_sheet([[example(truth=truth)]])
+    (key,) = figure.legends
+    *names, last = [text.get_text() for text in key.get_texts()]
+    assert last == "the truth's outline"
+    looks = {patch.get_facecolor()[:3]: name for patch, name in zip(key.get_patches(), names, strict=True)}
+    drawn = {tuple(colour) for axes in figure.axes for colour in axes.images[0].get_array().reshape(-1, 3).tolist()}
+    assert drawn == set(looks)
+    assert looks[tuple(_INSIDE[0])] == "off-wafer in the mask"
+    assert looks[tuple(_UNKNOWN[1])] == "pass, truth not known"
+    assert looks[tuple(_OUTSIDE[0])] == "off-wafer"
 
 
 def test_iou_has_a_bar_an_interval_and_its_number(words, overlaps) -> None:

@@ -16,7 +16,7 @@ def test_spurious_labels_by_hand() -> None:
     expected = [[np.nan, 0.5, 1 / 3], [0, np.nan, 0.5], [np.nan] * 3, [0, 0, 0.25]]
     np.testing.assert_allclose(shares.filled(np.nan), expected)
     names = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert names == ["Center  (3)", "Loc  (2)", "Scratch  (0)", "no label  (4)"]
+    assert names == ["Center  (3)", "Loc  (2)", "Scratch  (0)", "none  (4)"]
     assert sorted(text.get_text() for text in axes.texts) == ["25.0", "33.3", "50.0", "50.0"]
 
 
@@ -40,7 +40,7 @@ def rows(figure) -> list[tuple[str, str, str]]:
 
 def test_type_table_has_a_row_per_combination() -> None:
     assert rows(figures.type_table(TARGET, DECISIONS, NAMES)) == [
-        ("no label", "4", "75.0 %"),
+        ("none", "4", "75.0 %"),
         ("Center", "2", "50.0 %"),
         ("Loc", "1", "100.0 %"),
         ("Center+Loc", "1", "0.0 %"),

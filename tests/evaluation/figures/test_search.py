@@ -23,10 +23,27 @@ def test_a_slice_leaves_out_trials_that_did_not_sample_it():
         figures.Slice("loss", ["focal", "ldam", "focal", "ldam", "focal"]),
         figures.Slice("loss.gamma", [1.0, None, 2.0, None, 3.0]),
     ]
-    first, second, third = figures.slices(keys, SCORES, COMPLETE, "val/f1_macro").axes
+    first, second, third = figures.slices(keys, SCORES, COMPLETE, "val/f1_macro", "max").axes
     assert first.get_xscale() == "log"
     assert [text.get_text() for text in second.get_xticklabels()] == ["focal", "ldam"]
     assert sum(len(line.get_xdata()) for line in third.lines) == 2
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 1), ("min", 0)])
+def test_a_star_marks_the_best_complete_trial(mode, best):
+    lr, gamma = [1e-4, 1e-3, 1e-2, 5e-3, 2e-3], [1.0, None, 2.0, 3.0, 4.0]
+    keys = [figures.Slice("optimizer.lr", lr, log=True), figures.Slice("loss.gamma", gamma)]
+    first, second = figures.slices(keys, SCORES, COMPLETE, "val/f1_macro", mode).axes
+    stars = [[line for line in axes.lines if line.get_marker() == "*"] for axes in (first, second)]
+    assert [len(found) for found in stars] == [1, int(gamma[best] is not None)]
+    assert stars[0][0].get_xydata().tolist() == [[lr[best], SCORES[best]]]
+    assert [text.get_text() for text in first.get_legend().get_texts()].count("best complete trial") == 1
+
+
+def test_without_a_complete_trial_none_is_the_best():
+    key = figures.Slice("optimizer.lr", [1.0, 2.0, 3.0, 4.0, 5.0])
+    (axes,) = figures.slices([key], SCORES, np.zeros(5, dtype=bool), "val/f1_macro", "max").axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["pruned, at its last epoch"]
 
 
 def test_importance_is_in_order():

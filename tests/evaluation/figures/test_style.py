@@ -69,6 +69,17 @@ def test_a_log_scale_needs_a_positive_value() -> None:
     assert axes.get_ylim()[1] > 0.5
 
 
+def test_a_legend_shows_every_dash_beside_its_marker() -> None:
+    axes = style.canvas(4, 3).subplots()
+    handles = [axes.plot([0, 1], [k, k], **style.line(k) | style.mark(k))[0] for k in range(4)]
+    style.legend(axes, handles, list("abcd"))
+    key = axes.get_legend()
+    length = key.handlelength * key.get_texts()[0].get_fontsize()
+    for k, drawn in enumerate(handles[1:], 1):
+        period = sum(style.line(k)["linestyle"][1]) * drawn.get_linewidth()
+        assert length - drawn.get_markersize() >= 2 * period
+
+
 def test_pyplot_is_not_imported() -> None:
     code = "import sys, wafer_lab.evaluation; print('matplotlib' in sys.modules);"
     code += "import wafer_lab.evaluation.figures; print('matplotlib.pyplot' in sys.modules)"

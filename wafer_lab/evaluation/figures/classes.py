@@ -207,7 +207,7 @@ def _name_lines(
         ncols=columns,
         frameon=False,
         fontsize=8.5,
-        handlelength=3,
+        handlelength=style.HANDLE,
         title=f"{score}  class",
         title_fontsize=8.5,
         alignment="left",

@@ -1,6 +1,6 @@
 """What was taken for what."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from wafer_lab.metrics.scores import confusion_matrix as count_pairs
 _MOST_BESIDE = 14
 # Beyond this many classes a number in every cell is a grey smear.
 _MOST_NUMBERED = 45
+_PERCENTS = {share: f"{100 * share:g}" for share in (0, 0.05, 0.25, 0.5, 1)}
 
 
 def confusion_matrix(
@@ -53,8 +54,8 @@ def confusion_matrix(
         return _shares_alone(counts, shares, class_names, columns, texts, title)
     side = 0.42 if len(class_names) <= _MOST_BESIDE else 0.28
     width = max(2.2, len(columns) * (side if len(columns) > 4 else 0.8))
-    figure = style.canvas(2 * width + 2.4, max(1.8, len(class_names) * side) + 1.8, title)
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure = style.canvas(2 * width + 3.6, max(1.8, len(class_names) * side) + 1.8, title)
+    left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.08})
     for axes in (left, right):
         _grid(axes, class_names, columns, tilted=target_kind == "multiclass" and len(columns) > 2)
         axes.set_xlabel(texts[1])
@@ -64,6 +65,9 @@ def confusion_matrix(
     most = max(2, int(counts.max()))
     _cells(left, counts, np.where(counts > 0, counts, 0.5), LogNorm(0.5, most), [f"{n:,}" for n in counts.flat])
     _cells(right, counts, shares, PowerNorm(0.5, 0, 1), [style.percent(share) for share in shares.flat])
+    powers = {10.0**k: f"{10**k:,}" for k in range(1, 9) if 10**k <= most / 3}  # nearer ones would touch the largest
+    _scale(figure, left, {0.5: "0"} | powers | {most: f"{most:,}"}, "wafers")
+    _scale(figure, right, _PERCENTS, texts[2])
     return figure
 
 
@@ -76,7 +80,7 @@ def _shares_alone(
     title: str,
 ) -> Figure:
     side = 0.22 * len(names)
-    figure = style.canvas(side + 2.8, side + 2.4, title)
+    figure = style.canvas(side + 3.4, side + 2.4, title)
     axes = figure.subplots()
     labels = [f"{style.short(name)}  ({n:,})" for name, n in zip(names, counts.sum(axis=1), strict=True)]
     _grid(axes, labels, columns, tilted=True)
@@ -84,6 +88,7 @@ def _shares_alone(
     axes.set_xlabel(texts[1])
     axes.set_title(texts[2], fontsize=10.5)
     _cells(axes, counts, shares, PowerNorm(0.5, 0, 1), [style.percent(share) for share in shares.flat])
+    _scale(figure, axes, _PERCENTS, texts[2])
     return figure
 
 
@@ -120,3 +125,13 @@ def _cells(
         if counts[row, column]:
             ink = style.ink_on(shades, norm, values[row, column])
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color=ink)
+
+
+def _scale(figure: Figure, axes: Axes, ticks: Mapping[float, str], label: str) -> None:
+    """A slim bar beside the cells that says what their shades mean."""
+    bar = figure.colorbar(axes.images[0], ax=axes, aspect=32, pad=0.02)
+    bar.set_ticks(list(ticks), labels=list(ticks.values()))
+    bar.ax.tick_params(length=2, labelsize=8)
+    bar.minorticks_off()
+    bar.outline.set_visible(False)
+    bar.set_label(label, fontsize=8.5)

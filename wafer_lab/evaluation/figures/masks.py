@@ -21,6 +21,8 @@ _INSIDE = np.array([to_rgb(colour) for colour in ("#FFE3BF", "#F28C00", "#8A2600
 _UNKNOWN = np.array([to_rgb(colour) for colour in ("#FFFFFF", "#ECEFF2", "#8D98A8")])
 _PANEL, _TEXT = 1.5, 0.3
 _HEADINGS = ("map", "truth", "prediction")
+_STATES = ("off-wafer", "pass", "fail")
+_PLACES = (("", _OUTSIDE), (" in the mask", _INSIDE), (", truth not known", _UNKNOWN))
 
 
 class MaskExample(NamedTuple):
@@ -52,14 +54,14 @@ def mask_sheet(pairs: Sequence[Sequence[MaskExample]], title: str = "") -> Figur
         style.say(figure.subplots(), "no wafer has a mask")
         return figure
     width, height = 3 * across * _PANEL + 0.4 * (across - 1), len(pairs) * (_PANEL + _TEXT)
-    figure = style.canvas(width + 0.3, height + 0.5 + 0.3 * bool(title), title)
+    figure = style.canvas(width + 0.3, height + 0.75 + 0.3 * bool(title), title)
     ratios = ([1.0, 1.0, 1.0, 0.2] * across)[:-1]  # an empty column between the wafers of a row
     grid = figure.add_gridspec(len(pairs), len(ratios), width_ratios=ratios)
     for k, row in enumerate(pairs):
         for place, example in enumerate(row):
             panels = [figure.add_subplot(grid[k, 4 * place + column]) for column in range(3)]
             _draw(panels, example, headings=k == 0)
-    _key(figure, any((one.truth < 0).any() for row in pairs for one in row), columns=3 * across)
+    _key(figure, [one for row in pairs for one in row])
     return figure
 
 
@@ -101,12 +103,16 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.concatenate([flat, upright]).astype(float)
 
 
-def _key(figure: Figure, unknown: bool, columns: int) -> None:
-    """What the colours mean, below the panels."""
-    looks: list[Any] = [_OUTSIDE[1], _OUTSIDE[2], _INSIDE[1], _INSIDE[2], *([_UNKNOWN[2]] if unknown else [])]
-    names = ["pass", "fail", "pass in the mask", "fail in the mask", *(["truth not known"] if unknown else [])]
+def _key(figure: Figure, examples: Sequence[MaskExample]) -> None:
+    """What every colour on the sheet means, below the panels."""
+    sheets = [_colours(one.states, mask) for one in examples for mask in (None, one.truth, one.predicted)]
+    drawn = {tuple(colour) for sheet in sheets for colour in np.unique(sheet.reshape(-1, 3), axis=0).tolist()}
+    looks: dict[Any, str] = {}
+    for place, palette in _PLACES:
+        for state, colour in zip(_STATES, palette.tolist(), strict=True):
+            if tuple(colour) in drawn:  # off the wafer a truth that is not known looks like one outside the mask
+                looks.setdefault(tuple(colour), state + place)
     handles: list[Any] = [Patch(facecolor=look, edgecolor=style.GREY, linewidth=0.5) for look in looks]
     handles.append(Line2D([], [], color=style.BLUE, linewidth=1.2))
-    names.append("the truth's outline")
-    across = min(columns, len(names))
-    figure.legend(handles, names, loc="outside lower center", ncols=across, frameon=False, fontsize=8.5)
+    names = [*looks.values(), "the truth's outline"]
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)

@@ -15,6 +15,8 @@ from wafer_lab.metrics.proportions import wilson
 
 # More combinations than this are summed up in a last row.
 _MOST_TYPES = 80
+# A wafer of no label, as the data sets and the reports call it.
+_NOTHING = "none"
 
 
 def spurious_labels(
@@ -34,7 +36,7 @@ def spurious_labels(
     has = np.column_stack([true, ~true.any(axis=1)]).astype(np.int64)
     added, could = has.T @ (called & ~true), has.T @ ~true
     shares = np.divide(added, could, out=np.full(added.shape, np.nan), where=could > 0)
-    names = [*class_names, "no label"]
+    names = [*class_names, _NOTHING]
     labels = [f"{style.short(name)}  ({n:,})" for name, n in zip(names, has.sum(axis=0), strict=True)]
     side = 0.44 if len(class_names) <= 14 else 0.25
     figure = style.canvas(max(3.0, side * len(class_names)) + 3.0, max(2.0, side * len(names)) + 2.0, title)
@@ -115,7 +117,7 @@ def type_table(target: NDArray[Any], decisions: NDArray[Any], class_names: Seque
     hits = np.bincount(which.ravel(), weights=exact, minlength=len(kinds)).astype(np.int64)
     kept = np.sort(np.argsort(-total, kind="stable")[: _MOST_TYPES if len(kinds) <= _MOST_TYPES else _MOST_TYPES - 1])
     kept = kept[np.lexsort([*(-kinds[kept].T[::-1]), kinds[kept].sum(axis=1)])]
-    names = ["+".join(class_names[c] for c in np.flatnonzero(kinds[k]).tolist()) or "no label" for k in kept]
+    names = ["+".join(class_names[c] for c in np.flatnonzero(kinds[k]).tolist()) or _NOTHING for k in kept]
     entries = [(name, int(total[k]), int(hits[k])) for name, k in zip(names, kept, strict=True)]
     if len(kept) < len(kinds):
         seen, right = int(total[kept].sum()), int(hits[kept].sum())

@@ -92,29 +92,31 @@ def importance(shares: Mapping[str, float], metric: str, title: str = "") -> Fig
 
 
 def slices(
-    keys: Sequence[Slice], scores: NDArray[Any], complete: NDArray[np.bool_], metric: str, title: str = ""
+    keys: Sequence[Slice], scores: NDArray[Any], complete: NDArray[np.bool_], metric: str, mode: str, title: str = ""
 ) -> Figure:
-    """The score against each key by itself, one panel per key.
+    """The score against each key by itself, one panel per key; a star marks the best of the complete trials.
 
     Args:
         keys: what was sampled.
         scores: (N,) of the metric; nan where a trial has none.
         complete: (N,) False where a trial was pruned or failed.
         metric: name of the score.
+        mode: "max" or "min".
         title: over the figure.
     """
     columns = min(_COLUMNS, max(1, len(keys)))
     lines = -(-len(keys) // columns)
     figure = style.canvas(max(4.4, 3.3 * columns), 0.9 + 2.9 * lines, title)
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    best = _best(scores, complete, mode)
     for axes, one in zip(grid, keys, strict=False):
-        _slice(axes, one, scores, complete)
+        _slice(axes, one, scores, complete, best)
     for axes in grid[len(keys) :]:
         axes.set_axis_off()
     for axes in grid[::columns]:
         axes.set_ylabel(metric)
     known = {label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    style.legend(grid[0], list(known.values()), list(known), columns=2)
+    style.legend(grid[0], list(known.values()), list(known))  # wider than its panel it would push the panels apart
     return figure
 
 
@@ -164,7 +166,16 @@ def _points(axes: Axes, x: NDArray[Any], y: NDArray[Any], chosen: NDArray[np.boo
         axes.plot(x[chosen], y[chosen], **look)
 
 
-def _slice(axes: Axes, one: Slice, scores: NDArray[Any], complete: NDArray[np.bool_]) -> None:
+def _best(scores: NDArray[Any], complete: NDArray[np.bool_], mode: str) -> NDArray[np.bool_]:
+    """(N,) True at the best complete trial, the first of equals; nowhere without one."""
+    known = np.flatnonzero(complete & np.isfinite(scores))
+    best = np.zeros(len(scores), dtype=bool)
+    if len(known):
+        best[known[(np.argmax if mode == "max" else np.argmin)(scores[known])]] = True
+    return best
+
+
+def _slice(axes: Axes, one: Slice, scores: NDArray[Any], complete: NDArray[np.bool_], best: NDArray[np.bool_]) -> None:
     sampled = np.array([value is not None for value in one.values]) & np.isfinite(scores)
     values = [value for value, there in zip(one.values, sampled, strict=True) if there]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
@@ -182,5 +193,8 @@ def _slice(axes: Axes, one: Slice, scores: NDArray[Any], complete: NDArray[np.bo
         axes.set_xlim(-0.5, len(names) - 0.5)
     _points(axes, x, scores[sampled], complete[sampled], "complete", 0)
     _points(axes, x, scores[sampled], ~complete[sampled], "pruned, at its last epoch", 1)
+    if best[sampled].any():  # over its circle; the white rim parts it from points below
+        axes.plot(x[best[sampled]], scores[best], "*", color=style.INK, markersize=14, markeredgecolor="white",
+                  label="best complete trial", zorder=3)  # fmt: skip
     axes.set_xlabel(one.key, parse_math=False)
     style.tidy(axes)

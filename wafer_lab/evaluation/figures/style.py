@@ -21,6 +21,8 @@ from wafer_lab.files import replacing
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 INK, GREY, PALE = "#222222", "#767676", "#C4C4C4"
 DPI = 200
+#: Font sizes wide: with shorter lines in a legend, a marker leaves too little of a dash to tell it from a solid line.
+HANDLE = 4.5
 
 _LONGEST_NAME = 32
 _COLOURS = (BLUE, VERMILION, GREEN, INK, ORANGE, PURPLE, SKY)
@@ -88,7 +90,7 @@ def legend(
         ncols=columns,
         frameon=False,
         fontsize=8.5,
-        handlelength=2.6,
+        handlelength=HANDLE,
         borderaxespad=0.3,
     )
     for text in drawn.get_texts():

@@ -42,11 +42,11 @@ def write(folder: Path, study: optuna.Study, settings: Study, overrides: Sequenc
         text = experiment.text(trial, study, settings, overrides, folder)
         write_text(folder / "experiment" / f"{'best' if place == 0 else f'trial_{trial.number}'}.yaml", text)
     drawn = _figures(folder / "figures", study, settings, trials) if find_spec("matplotlib") else []
-    write_html(write_text(folder / "report.md", _report(settings, trials, best, folder, drawn)))
+    page = write_html(write_text(folder / "report.md", _report(settings, trials, best, folder, drawn)))
     if best:
         tracked.log_metrics({f"best/{name}": value for name, value in zip(names, best[0].values, strict=True)})
     log_files(tracked, folder, ("trials.csv", "report.md", "report.html", "figures", "experiment"))
-    print("\n".join(["", *_headline(settings, best), f"report  {folder / 'report.html'}"]), flush=True)
+    print("\n".join(["", *_headline(settings, best), f"report  {page}"]), flush=True)
     if best:
         print(f"train   {experiment.command(folder)}", flush=True)
     if tracked.how_to_open():
@@ -157,7 +157,7 @@ def _figures(folder: Path, study: optuna.Study, settings: Study, trials: Sequenc
         shares = importances(study, place)
         if shares:
             made[f"importance{tail}"] = figures.importance(shares, one.metric)
-        made[f"slices{tail}"] = figures.slices(_slices(settings, trials), scores, complete, one.metric)
+        made[f"slices{tail}"] = figures.slices(_slices(settings, trials), scores, complete, one.metric, one.direction)
     if len(settings.targets) > 1:
         values = np.array([trial.values for trial, done in zip(trials, complete, strict=True) if done])
         front = {trial.number for trial in study.best_trials}
