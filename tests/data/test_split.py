@@ -273,7 +273,7 @@ def test_what_cannot_be_split_is_said(options, says):
         ({"val": 0.45, "test": 0.5}, "no wafer for train; use more data or smaller data.val and data.test"),
         ({"val": 0.01}, "no wafer for val; use more data or a larger data.val"),
         ({"val": 0.5, "test": 0.01}, "no wafer for test; use more data or a larger data.test"),
-        ({"method": "kfold", "folds": 30, "val": 0.5}, "no wafer for test; use more data or fewer data.folds"),
+        ({"method": "kfold", "folds": 30, "val": 0.5}, "leaves folds without a wafer; use fewer data.folds"),
     ],
 )
 def test_an_empty_part_says_which_setting_to_change(options, says):

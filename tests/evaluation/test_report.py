@@ -124,5 +124,5 @@ def test_pictures_outside_the_folder_are_not_taken_in(tmp_path: Path) -> None:
 def test_without_markdown_it_there_is_no_html(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(html, "find_spec", lambda name: None)
     (tmp_path / "report.md").write_text("# x\n")
-    assert html.write_html(tmp_path / "report.md") is None
+    assert html.write_html(tmp_path / "report.md") == tmp_path / "report.md"
     assert not (tmp_path / "report.html").exists()

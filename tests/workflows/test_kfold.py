@@ -44,7 +44,7 @@ def fits(monkeypatch):
 
 
 def test_every_wafer_is_judged_once_by_a_model_that_never_saw_it(tiny, capsys):
-    cfg = tiny(*SMALL, "evaluation.decision=f1", "evaluation.tta=hflip")
+    cfg = tiny(*SMALL, "evaluation.decision=f1", "evaluation.tta=hflip", "figures=true")
     before = OmegaConf.to_yaml(cfg)
     result = kfold(cfg)
     assert OmegaConf.to_yaml(cfg) == before
@@ -79,7 +79,10 @@ def test_every_wafer_is_judged_once_by_a_model_that_never_saw_it(tiny, capsys):
     text = (result.run_dir / "report.md").read_text()
     assert f"{metrics['test/accuracy']:.4f} [" in text
     assert all(f"{score:.4f}" in text for score in of_folds)
-    assert str(result.run_dir / "report.md") in capsys.readouterr().out
+    drawn = sorted(file.stem for file in (result.run_dir / "figures").iterdir())
+    assert drawn == ["confusion_matrix_test", "per_class_f1_test"]
+    assert all(f"figures/{name}.png" in text for name in drawn)
+    assert str(result.run_dir / "report.html") in capsys.readouterr().out
 
 
 def test_a_stopped_run_goes_on_where_it_stopped(tiny, fits, capsys):
@@ -142,6 +145,7 @@ def test_folds_are_runs_within_a_run_in_mlflow(tiny, tracked_runs, fits):
     [
         (["data.split=stratified"], r"set data\.split=kfold"),
         (["data.folds=1"], "at least 2"),
+        (["data.folds=401"], "leaves folds without a wafer"),  # of 400
         (["ckpt_path=conf/train.yaml"], r"hydra\.run\.dir"),
     ],
 )
@@ -209,37 +213,37 @@ def test_a_wafer_in_two_folds_is_a_mistake():
 def test_spread_and_report_of_what_all_folds_have():
     runs = [{"f1_macro": 0.5, "auroc_macro": 0.9}, {"f1_macro": 0.7}]
     assert spread(runs) == {"f1_macro": (pytest.approx(0.6), pytest.approx(np.sqrt(0.02)))}
-    text = report("name", {"f1_macro": 0.61}, {"f1_macro": (0.5, 0.7)}, runs, ["a"], of_lots(None))
+    text = report("name", {"f1_macro": 0.61}, {"f1_macro": (0.5, 0.7)}, runs, of_lots(None))
     assert "| macro F1 | 0.6100 [0.5000, 0.7000] | 0.6000 ± 0.1414 |" in text
     assert "| [1](fold_1/report.md) | 0.7000 |  |" in text
     runs[1]["auroc_macro"] = 0.8
     assert headline({"f1_macro": 0.61}, {}, runs)[-1].split() == ["macro", "AUROC", "0.8500", "±", "0.0707"]
 
 
-def of_lots(lots: int | None) -> Pooled:
+def of_lots(lots: int | None, class_names=("a", "b")) -> Pooled:
     """120 wafers of two classes, in so many lots."""
     target = np.arange(120) // 60
     right = np.random.default_rng(0).random(120) < 0.8
     decisions = np.where(right, target, 1 - target)
     lot = None if lots is None else np.array([f"lot {i % lots}" for i in range(120)])
-    return Pooled(target, np.where(decisions[:, None] == [0, 1], 0.7, 0.3), decisions, lot)
+    return Pooled(target, np.where(decisions[:, None] == [0, 1], 0.7, 0.3), decisions, lot, class_names, "multiclass")
 
 
 def test_the_scores_of_all_wafers_leave_out_what_compares_probabilities():
     """Fold means stand for them; a cost needs a normal class, which this data has not."""
-    scores, intervals = score(of_lots(None), ("a", "b"), "multiclass", Evaluation(resamples=100))
+    scores, intervals = score(of_lots(None), Evaluation(resamples=100))
     assert {"f1_macro", "accuracy", "brier", "nll", "f1/a"} <= set(scores) == set(intervals)
     assert not {"auroc_macro", "average_precision/a", "ece", "ece_mass", "cost"} & set(scores)
-    assert "cost" in score(of_lots(None), ("a", "none"), "multiclass", Evaluation(resamples=100))[0]
+    assert "cost" in score(of_lots(None, ("a", "none")), Evaluation(resamples=100))[0]
 
 
 @pytest.mark.parametrize(("lots", "drawn"), [(None, "wafers"), (19, "wafers"), (40, "whole lots")])
 def test_the_report_says_what_was_drawn(lots, drawn):
     pooled = of_lots(lots)
-    scores, intervals = score(pooled, ("a", "b"), "multiclass", Evaluation(resamples=100))
-    text = report("name", scores, intervals, [scores], ("a", "b"), pooled)
+    scores, intervals = score(pooled, Evaluation(resamples=100))
+    text = report("name", scores, intervals, [scores], pooled)
     assert f"bootstrap interval over {drawn}. It covers" in text
     assert ("one by one" in text) == (drawn == "wafers")
     assert ("do not keep lots together" in text) == (lots is not None)
-    plain = score(of_lots(None), ("a", "b"), "multiclass", Evaluation(resamples=100))[1]
+    plain = score(of_lots(None), Evaluation(resamples=100))[1]
     assert (intervals == plain) == (drawn == "wafers")

@@ -303,9 +303,10 @@ def split(
     else:
         at = position(stratum, duplicate_groups(content), seed)
         if method == "kfold":
+            if len(np.unique(np.floor(at * folds))) < folds:  # said in the first fold, not in the one that is empty
+                raise UserError(f"data.folds={folds} leaves folds without a wafer; use fewer data.folds")
             test = 1 / folds
-            at = (at - fold / folds) % 1.0
-            val = val * (1 - test)
+            at, val = (at - fold / folds) % 1.0, val * (1 - test)
         side = np.where(at < test, 2, np.where(at < test + val, 1, 0))
     parts = [np.sort(rows[side == part]) for part in range(3)]
     for name, part in zip(("train", "val", "test"), parts, strict=True):

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wafer_lab.evaluation.folds import Pooled
+from wafer_lab.evaluation.intervals import Intervals
 from wafer_lab.evaluation.judgement import Judged, Judgement, Step
 from wafer_lab.evaluation.masks import JudgedMasks
 from wafer_lab.evaluation.predictor.cost import RATIOS, normal_threshold
 from wafer_lab.evaluation.predictor.decisions import Argmax, MinimumCost, Thresholds, normal_indices
+from wafer_lab.evaluation.views import Wafers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,12 +82,52 @@ def write_figures(
         written.append(figures.save(_masks_iou(judgement.masks), folder / "masks_iou.png"))
         written += folder.glob(MASK_SHEET)
     for split, part in judgement.splits.items():
-        written += [figures.save(figure, folder / f"{name}_{split}.png") for name, figure in _of_split(split, part)]
+        drawn = _of_split(split, part.wafers, part.decisions, part.scores, part.intervals)
+        written += [figures.save(figure, folder / f"{name}_{split}.png") for name, figure in drawn]
     if picture is not None:
-        drawn = figures.worst_errors(*_errors(judgement.test, picture), kind, "test")
-        written.append(figures.save(drawn, folder / "worst_errors_test.png"))
+        sheet = figures.worst_errors(*_errors(judgement.test, picture), kind, "test")
+        written.append(figures.save(sheet, folder / "worst_errors_test.png"))
     written += [figures.save(figure, folder / f"{name}_test.png") for name, figure in _of_test(judgement)]
     return _clean(folder, written)
+
+
+def write_fold_figures(run_dir: Path, pooled: Pooled, scores: Mapping[str, float], intervals: Intervals) -> list[Path]:
+    """Draw what the decisions on all folds' test wafers show into ``figures/`` of a cross-validation's folder.
+
+    Curves over probabilities are not among them: those of several models do not compare.
+
+    Args:
+        run_dir: its folder.
+        pooled: the wafers and their answers.
+        scores: of them together, as `folds.score` gives them.
+        intervals: likewise.
+
+    Returns:
+        The files; none where matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        return []
+    from wafer_lab.evaluation import figures
+
+    drawn = dict(_of_split("test, all folds", pooled, pooled.decisions, scores, intervals))
+    if pooled.target_kind == "multilabel":
+        drawn |= dict(_of_labels(pooled, pooled.decisions))
+    return [figures.save(figure, run_dir / "figures" / f"{name}_test.png") for name, figure in drawn.items()]
+
+
+def figures_section(run_dir: Path) -> list[str]:
+    """The section of a report that shows the figures in a run's folder."""
+    files = sorted((run_dir / "figures").glob("*.png"))
+    if not files:
+        return ["## Figures", "", "None: switched off by `figures=false`, or matplotlib is not installed."]
+    lines = ["## Figures"]
+    for name, caption in CAPTIONS.items():
+        splits = ("", "_test", "_external", "_val")
+        for file in (file for file in files if file.stem in [name + split for split in splits]):
+            split = file.stem.removeprefix(name).strip("_")
+            title = f"{caption} ({split})" if split else caption
+            lines += ["", f"![{title}](figures/{file.name})", "", f"*{title}*"]
+    return lines
 
 
 def _clean(folder: Path, written: list[Path]) -> list[Path]:
@@ -96,18 +139,24 @@ def _clean(folder: Path, written: list[Path]) -> list[Path]:
     return written
 
 
-def _of_split(split: str, part: Judged) -> "Iterator[tuple[str, Figure]]":
+def _of_split(
+    title: str, own: Wafers | Pooled, decisions: NDArray[Any], scores: Mapping[str, float], intervals: Intervals
+) -> "Iterator[tuple[str, Figure]]":
     from wafer_lab.evaluation import figures
 
-    own = part.wafers
-    yield (
-        "confusion_matrix",
-        figures.confusion_matrix(own.target, part.decisions, own.class_names, own.target_kind, split),
-    )
-    counts = support(part)
+    yield "confusion_matrix", figures.confusion_matrix(own.target, decisions, own.class_names, own.target_kind, title)
+    counts = support(own)
     absent = {f"f1/{name}" for name, count in counts.items() if not count}
-    scores = {name: value for name, value in part.scores.items() if name not in absent}
-    yield "per_class_f1", figures.per_class_f1(scores, part.intervals, counts, split)
+    there = {name: value for name, value in scores.items() if name not in absent}
+    yield "per_class_f1", figures.per_class_f1(there, intervals, counts, title)
+
+
+def _of_labels(own: Wafers | Pooled, decisions: NDArray[Any]) -> "Iterator[tuple[str, Figure]]":
+    from wafer_lab.evaluation import figures
+
+    yield "spurious_labels", figures.spurious_labels(own.target, decisions, own.class_names)
+    yield "exact_match_by_count", figures.exact_match_by_count(own.target, decisions)
+    yield "type_table", figures.type_table(own.target, decisions, own.class_names)
 
 
 def _of_test(judgement: Judgement) -> "Iterator[tuple[str, Figure]]":
@@ -120,9 +169,7 @@ def _of_test(judgement: Judgement) -> "Iterator[tuple[str, Figure]]":
     before = judgement.before.probabilities if judgement.predictor.calibration.kind != "none" else None
     yield "reliability", figures.reliability(before, test.probabilities, target, kind)
     if kind == "multilabel":
-        yield "spurious_labels", figures.spurious_labels(target, test.decisions, names)
-        yield "exact_match_by_count", figures.exact_match_by_count(target, test.decisions)
-        yield "type_table", figures.type_table(target, test.decisions, names)
+        yield from _of_labels(own, test.decisions)
     rows = rule_rows(judgement)
     if rows:
         yield "rules", figures.rules(rows)
@@ -151,9 +198,9 @@ def _masks_iou(judged: JudgedMasks) -> "Figure":
     return figures.masks_iou(scores, bounds, count, "test")
 
 
-def support(part: Judged) -> dict[str, int]:
+def support(own: Wafers | Pooled) -> dict[str, int]:
     """Class name -> wafers that are, or have, that class."""
-    target, names = part.wafers.target, part.wafers.class_names
+    target, names = own.target, own.class_names
     counts = target.sum(axis=0) if target.ndim == 2 else np.bincount(target, minlength=len(names))
     return dict(zip(names, counts.tolist(), strict=True))
 

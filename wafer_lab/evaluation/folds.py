@@ -32,12 +32,16 @@ class Pooled:
         probabilities: (N, C) float64.
         decisions: (N,) int64 or (N, C) int8.
         lot: (N,) str, or None where the source has no lots.
+        class_names: The C names.
+        target_kind: `multiclass` or `multilabel`.
     """
 
     target: NDArray[Any]
     probabilities: NDArray[np.float64]
     decisions: NDArray[Any]
     lot: NDArray[np.str_] | None
+    class_names: tuple[str, ...]
+    target_kind: TargetKind
 
 
 def out_of_fold(tables: Sequence[Predictions]) -> Predictions:
@@ -80,12 +84,12 @@ def pool(tables: Sequence[Predictions], predictors: Sequence[Predictor]) -> Pool
         probabilities=np.concatenate([predictor.probabilities(test.logits) for predictor, test in answers]),
         decisions=np.concatenate([predictor(test.logits) for predictor, test in answers]),
         lot=np.concatenate(lots) if len(lots) == len(tests) else None,
+        class_names=tests[0].class_names,
+        target_kind=tests[0].target_kind,
     )
 
 
-def score(
-    pooled: Pooled, class_names: Sequence[str], target_kind: TargetKind, settings: Evaluation
-) -> tuple[dict[str, float], Intervals]:
+def score(pooled: Pooled, settings: Evaluation) -> tuple[dict[str, float], Intervals]:
     """The scores of all wafers together, with intervals over whole lots where there are enough; see `intervals.judge`.
 
     AUROC, average precision and ECE are not among them: they compare probabilities across wafers, and those of several
@@ -93,18 +97,16 @@ def score(
 
     Args:
         pooled: All folds' test wafers.
-        class_names: The C names.
-        target_kind: `multiclass` or `multilabel`.
         settings: Of the evaluation.
     """
     scores, intervals = judge(
         pooled.target,
         pooled.decisions,
         pooled.probabilities,
-        class_names,
-        target_kind,
+        pooled.class_names,
+        pooled.target_kind,
         normal=settings.normal,
-        cost=optional_costs(settings, class_names, target_kind),
+        cost=optional_costs(settings, pooled.class_names, pooled.target_kind),
         lot=pooled.lot,
         ranking=False,
         resamples=settings.resamples,
@@ -134,7 +136,6 @@ def report(
     scores: Mapping[str, float],
     intervals: Intervals,
     folds: Sequence[Mapping[str, float]],
-    class_names: Sequence[str],
     pooled: Pooled,
 ) -> str:
     """The cross-validation as Markdown.
@@ -144,7 +145,6 @@ def report(
         scores: Of all wafers together, as `score` gives them.
         intervals: Likewise.
         folds: Every fold's test scores, keys as `intervals.judge` gives them.
-        class_names: The C names.
         pooled: The wafers.
     """
     heading, *body = _headline(scores, intervals, folds)
@@ -156,7 +156,9 @@ def report(
     columns = {"iou": "IoU", "f1": "F1", "precision": "precision", "recall": "recall"}
     if not any(name.startswith("iou/") for name in scores):
         del columns["iou"]
-    classes = [[label, *(_cell(scores, intervals, f"{key}/{label}") for key in columns)] for label in class_names]
+    classes = [
+        [label, *(_cell(scores, intervals, f"{key}/{label}") for key in columns)] for label in pooled.class_names
+    ]
     lines = [
         f"# {name}",
         "",

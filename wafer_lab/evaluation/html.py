@@ -47,17 +47,17 @@ _PAGE = """<!doctype html>
 """
 
 
-def write_html(report: Path) -> Path | None:
+def write_html(report: Path) -> Path:
     """Write ``report.html`` beside a Markdown report.
 
     Args:
         report: the ``report.md`` of a run; its pictures lie where it says.
 
     Returns:
-        The file's path, or None where markdown-it-py is not installed, which training does not need.
+        What a person opens: the page, or the report where markdown-it-py is not installed.
     """
     if find_spec("markdown_it") is None:
-        return None
+        return report
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")

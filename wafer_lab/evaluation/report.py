@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wafer_lab.evaluation.drawings import CAPTIONS, step_name, support
+from wafer_lab.evaluation.drawings import figures_section, step_name, support
 from wafer_lab.evaluation.external import external_section
 from wafer_lab.evaluation.intervals import Intervals
 from wafer_lab.evaluation.judgement import CALIBRATION_SCORES, Judged, Judgement, basis
@@ -85,7 +85,7 @@ def write_report(run_dir: Path | str, judgement: Judgement, facts: Mapping[str, 
             if split in judgement.splits
         ),
         _conformal_section(judgement),
-        _figures_section(run_dir),
+        figures_section(run_dir),
         _facts_section(run_dir, facts),
         _notes(judgement),
     ]
@@ -215,7 +215,7 @@ def _class_section(split: str, part: Judged) -> list[str]:
             with_interval(part.scores[f"{key}/{name}"], part.intervals.get(f"{key}/{name}")) if wafers else "-"
             for key in ("f1", "precision", "recall")
         ]
-        for name, wafers in support(part).items()
+        for name, wafers in support(part.wafers).items()
     ]
     return [f"## Classes, {split}", "", *table(["class", "wafers", "F1", "precision", "recall"], rows)]
 
@@ -248,20 +248,6 @@ def _conformal_section(judgement: Judgement) -> list[str]:
 def _share(share: float, count: int) -> str:
     low, high = wilson(share * count, count)
     return with_interval(share, (float(low), float(high)))
-
-
-def _figures_section(run_dir: Path) -> list[str]:
-    files = sorted((run_dir / "figures").glob("*.png"))
-    if not files:
-        return ["## Figures", "", "None: switched off by `figures=false`, or matplotlib is not installed."]
-    lines = ["## Figures"]
-    for name, caption in CAPTIONS.items():
-        splits = ("", "_test", "_external", "_val")
-        for file in (file for file in files if file.stem in [name + split for split in splits]):
-            split = file.stem.removeprefix(name).strip("_")
-            title = f"{caption} ({split})" if split else caption
-            lines += ["", f"![{title}](figures/{file.name})", "", f"*{title}*"]
-    return lines
 
 
 def _facts_section(run_dir: Path, facts: Mapping[str, Any]) -> list[str]:

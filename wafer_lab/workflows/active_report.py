@@ -35,14 +35,14 @@ def leave(cfg: DictConfig, points: Sequence[Point], settings: Evaluation, score:
         _draw(run_dir / "figures" / "active.png", found, settings, score, cfg.name)
     write_text(run_dir / "curves.csv", curves.as_csv(points, score))
     write_text(run_dir / "metrics.json", json.dumps(flat, indent=1))
-    write_html(write_text(run_dir / "report.md", curves.report(cfg.name, found, worths, score, drawn)))
+    page = write_html(write_text(run_dir / "report.md", curves.report(cfg.name, found, worths, score, drawn)))
     tracked.log_metrics({name: value for name, value in flat.items() if not name.endswith(("/low", "/high"))})
     for name, curve in found.items():
         for labels, value in zip(curve.labels.tolist(), curve.scores.mean(0).tolist(), strict=True):
             tracked.log_metrics({f"active/{name}/test/{score}": value}, step=labels)
     log_files(tracked, run_dir, ("curves.csv", "metrics.json", "report.md", "report.html", "figures"))
     lines = curves.headline(found, worths) if worths else []
-    print("\n".join(["", *lines, "", f"report  {run_dir / 'report.md'}"]), flush=True)
+    print("\n".join(["", *lines, "", f"report  {page}"]), flush=True)
 
 
 def _draw(path: Path, found: dict[str, Curve], settings: Evaluation, score: str, title: str) -> None:

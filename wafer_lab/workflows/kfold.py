@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from wafer_lab.config.build import build
 from wafer_lab.errors import UserError
 from wafer_lab.evaluation import folds
+from wafer_lab.evaluation.drawings import figures_section, write_fold_figures
 from wafer_lab.evaluation.html import write_html
 from wafer_lab.evaluation.masks import FILE as MASKS
 from wafer_lab.evaluation.masks import Masks, judge
@@ -108,9 +109,8 @@ def _judge(
     settings: Evaluation,
     tracked: Run,
 ) -> dict[str, float]:
-    """Score all wafers together; write and log metrics.json and report.md."""
-    table = results[0].predictions
-    scores, intervals = folds.score(pooled, table.class_names, table.target_kind, settings)
+    """Score all wafers together; write and log metrics.json, figures and report.md."""
+    scores, intervals = folds.score(pooled, settings)
     if masks is not None:
         found, bounds = judge(masks, settings.resamples, settings.seed)
         scores, intervals = found | scores, bounds | intervals
@@ -123,10 +123,13 @@ def _judge(
     for name, (low, high) in intervals.items():
         flat |= {f"test/{name}/low": low, f"test/{name}/high": high}
     write_text(run_dir / "metrics.json", json.dumps(flat, indent=1))
-    text = folds.report(cfg.name, scores, intervals, each, table.class_names, pooled)
-    write_html(write_text(run_dir / "report.md", text))
-    log_files(tracked, run_dir, ("predictions.parquet", MASKS, "metrics.json", "report.md", "report.html"))
-    print("\n".join(["", *folds.headline(scores, intervals, each), "", f"report  {run_dir / 'report.md'}"]), flush=True)
+    if cfg.figures:
+        write_fold_figures(run_dir, pooled, scores, intervals)
+    shown = "\n".join(figures_section(run_dir))
+    text = folds.report(cfg.name, scores, intervals, each, pooled)
+    page = write_html(write_text(run_dir / "report.md", f"{text}\n{shown}\n"))
+    log_files(tracked, run_dir, ("predictions.parquet", MASKS, "metrics.json", "report.md", "report.html", "figures"))
+    print("\n".join(["", *folds.headline(scores, intervals, each), "", f"report  {page}"]), flush=True)
     return flat
 
 

@@ -99,11 +99,11 @@ def _leave(
 ) -> None:
     """Write, log and print what was found."""
     run_dir, (judged, *notes) = Path(cfg.paths.run), said
-    report.write(run_dir, str(cfg.name), found, judged, notes, folders, bool(cfg.figures))
+    page = report.write(run_dir, str(cfg.name), found, judged, notes, folders, bool(cfg.figures))
     tracked.log_metrics(report.flat(found))
     log_files(tracked, run_dir, report.FILES)
     lines = ["", *report.headline(found), "", judged, *(f"note: {note}" for note in notes)]
-    print("\n".join([*lines, "", f"report  {run_dir / 'transfer.md'}"]), flush=True)
+    print("\n".join([*lines, "", f"report  {page}"]), flush=True)
 
 
 def _child(cfg: DictConfig, source: Start, fraction: float, seed: int) -> DictConfig:

@@ -76,10 +76,10 @@ def unknown(cfg: DictConfig, classes: Sequence[str] | None = None) -> UnknownRes
         flat = open_set.flat(findings)
         write_text(run_dir / "metrics.json", json.dumps(flat, indent=1))
         write_text(run_dir / "unknown.csv", open_set.as_csv(findings))
-        write_html(write_text(run_dir / "unknown.md", open_set.report(cfg.name, findings)))
+        page = write_html(write_text(run_dir / "unknown.md", open_set.report(cfg.name, findings)))
         tracked.log_metrics({name: value for name, value in flat.items() if not name.endswith(("/low", "/high"))})
         log_files(tracked, run_dir, ("metrics.json", "unknown.csv", "unknown.md", "unknown.html", "figures"))
-        print("\n".join(["", *open_set.headline(findings), "", f"report  {run_dir / 'unknown.md'}"]), flush=True)
+        print("\n".join(["", *open_set.headline(findings), "", f"report  {page}"]), flush=True)
     return UnknownResult(run_dir, float(np.mean(monitored)), findings)
 
 

@@ -26,7 +26,7 @@ FILES = ("ensemble.json", "ensemble.md", "ensemble.html", "members.csv", "sizes.
 _FIGURE = "figures/ensemble_sizes.png"
 
 
-def write(folder: Path, name: str, findings: Findings, draws: bool, links: bool) -> None:
+def write(folder: Path, name: str, findings: Findings, draws: bool, links: bool) -> Path:
     """Write everything into the ensemble's folder.
 
     Args:
@@ -35,6 +35,9 @@ def write(folder: Path, name: str, findings: Findings, draws: bool, links: bool)
         findings: what was found.
         draws: whether a figure is wanted; it takes matplotlib.
         links: whether every member has a folder of its name in this one.
+
+    Returns:
+        What a person opens.
     """
     drawn = []
     if draws and find_spec("matplotlib"):
@@ -51,7 +54,7 @@ def write(folder: Path, name: str, findings: Findings, draws: bool, links: bool)
     write_text(folder / "contrasts.csv", contrasts_csv(findings))
     write_text(folder / "members.csv", members_csv(findings))
     write_text(folder / "diversity.csv", diversity_csv(findings))
-    write_html(write_text(folder / "ensemble.md", report(name, findings, drawn, links)))
+    return write_html(write_text(folder / "ensemble.md", report(name, findings, drawn, links)))
 
 
 def flat(findings: Findings) -> dict[str, float]:

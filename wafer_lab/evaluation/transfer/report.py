@@ -30,7 +30,7 @@ def write(
     notes: Sequence[str],
     runs: Sequence[str],
     draws: bool,
-) -> None:
+) -> Path:
     """Write everything into the study's folder.
 
     Args:
@@ -41,6 +41,9 @@ def write(
         notes: what must be known of sources and labels.
         runs: folders of the single runs.
         draws: whether a figure is wanted; it takes matplotlib.
+
+    Returns:
+        What a person opens.
     """
     drawn = []
     if draws and find_spec("matplotlib"):
@@ -53,7 +56,7 @@ def write(
         drawn.append(_FIGURE)
     write_text(folder / "metrics.json", json.dumps(flat(found), indent=1))
     write_text(folder / "transfer.csv", as_csv(found))
-    write_html(write_text(folder / "transfer.md", report(name, found, wafers, notes, drawn, runs)))
+    return write_html(write_text(folder / "transfer.md", report(name, found, wafers, notes, drawn, runs)))
 
 
 def flat(found: Sequence[Point]) -> dict[str, float]:
