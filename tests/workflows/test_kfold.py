@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from wafer_lab.config.build import resolved
 from wafer_lab.errors import UserError
+from wafer_lab.evaluation.drawings import figures_section, write_fold_figures
 from wafer_lab.evaluation.folds import Pooled, headline, out_of_fold, pool, report, score, spread
 from wafer_lab.evaluation.predictions import Predictions
 from wafer_lab.evaluation.predictor.calibration import Calibration
@@ -83,6 +84,18 @@ def test_every_wafer_is_judged_once_by_a_model_that_never_saw_it(tiny, capsys):
     assert drawn == ["confusion_matrix_test", "per_class_f1_test"]
     assert all(f"figures/{name}.png" in text for name in drawn)
     assert str(result.run_dir / "report.html") in capsys.readouterr().out
+
+
+def test_figures_of_several_labels_and_none_where_they_are_not_wanted(tmp_path):
+    target = np.array([[1, 0], [1, 1], [0, 0]])
+    decisions = np.array([[1, 0], [1, 0], [0, 1]])
+    pooled = Pooled(target, decisions * 0.8 + 0.1, decisions, None, ("Center", "Loc"), "multilabel")
+    assert "switched off" in "\n".join(figures_section(tmp_path))
+    written = write_fold_figures(tmp_path, pooled, *score(pooled, Evaluation(resamples=100)))
+    names = ["confusion_matrix", "per_class_f1", "spurious_labels", "exact_match_by_count", "type_table"]
+    assert [file.name for file in written] == [f"{name}_test.png" for name in names]
+    section = "\n".join(figures_section(tmp_path))
+    assert all(f"(figures/{name}_test.png)" in section for name in names)
 
 
 def test_a_stopped_run_goes_on_where_it_stopped(tiny, fits, capsys):
